@@ -14,7 +14,7 @@ use crate::kubernetes::root_secret::RootSecret;
 use crate::kubernetes::token_review::TokenReviews;
 use crate::kubernetes::{self, KeptObjects};
 use crate::metrics::Metrics;
-use crate::model::ObjectId;
+use crate::model::{MeshOptions, ObjectId};
 use crate::model::manifest::values::Cidr;
 use crate::server::{Issuing, Options, StartError};
 use crate::source::kubernetes::Cluster;
@@ -92,7 +92,11 @@ impl App {
         let root = root.open(&options.trust_domain, options.lifetimes).await?;
         let source = Cluster::new(client.clone(), "Kubernetes").machines_in(machine_ranges);
         let statuses = source.statuses();
-        let (translator, source) = declared::list(source, mesh_options(&options)).await?;
+        let model = MeshOptions {
+            root_namespace: objects.namespace.clone(),
+            ..mesh_options(&options)
+        };
+        let (translator, source) = declared::list(source, model).await?;
         let metrics = Arc::new(Metrics::new().map_err(StartError::from)?);
         let reviews = TokenReviews::new(client.clone(), token_audience, Arc::clone(&metrics));
         let issuing = Issuing {
