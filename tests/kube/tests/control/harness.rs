@@ -79,6 +79,7 @@ impl Bench {
             .args(["--context", ""])
             .args(more)
             .env("POD_NAME", name)
+            .env("TMPDIR", self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
@@ -89,6 +90,14 @@ impl Bench {
             log,
             name: name.to_owned(),
         }
+    }
+
+    /// Those of control planes in `$TMPDIR`.
+    pub fn temporary_folders(&self) -> usize {
+        let entries = std::fs::read_dir(self.folder.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name());
+        let ours = names.filter(|name| name.to_string_lossy().contains("anyam-control-"));
+        ours.count()
     }
 
     pub async fn control(&self, name: &str, more: &[&str]) -> Control {
