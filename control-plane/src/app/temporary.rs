@@ -37,7 +37,7 @@ impl TemporaryDir {
         let unlocked = parent.join(format!("{UNLOCKED}{random}"));
         private::directory(&unlocked)?;
         let path = parent.join(format!("{PREFIX}{random}"));
-        let attempt = || {
+        let attempt = || -> io::Result<File> {
             let lock = File::open(&unlocked)?;
             lock.try_lock()?;
             fs::rename(&unlocked, &path)?;
