@@ -75,7 +75,9 @@ fn remove_abandoned(parent: &Path) {
                 tracing::info!(folder = %path.display(), "removed, its control plane was killed");
             }
             Ok(false) => {}
-            Err(error) => tracing::info!(%error, folder = %path.display(), "a temporary folder stays"),
+            Err(error) => {
+                tracing::info!(%error, folder = %path.display(), "a temporary folder stays")
+            }
         }
     }
 }
@@ -114,7 +116,9 @@ mod tests {
         fs::create_dir(&abandoned).unwrap();
         fs::write(abandoned.join("api-token"), "secret").unwrap();
         let kept = ["anyam-control-mine", "other"].map(|name| parent.join(name));
-        kept.each_ref().map(|path| fs::create_dir(path).unwrap());
+        for path in &kept {
+            fs::create_dir(path).unwrap();
+        }
         let link = parent.join("anyam-control-00000000000000aa");
         std::os::unix::fs::symlink(&kept[1], &link).unwrap();
 

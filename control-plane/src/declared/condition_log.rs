@@ -143,12 +143,18 @@ ports: [{ port: 80 }]
         assert_eq!(bench.apply(SLICE, ""), nothing);
         assert_eq!(bench.age(), nothing);
         assert_eq!(bench.apply(SERVICE, ""), nothing);
-        assert_eq!((bench.age(), bench.age()), (nothing.clone(), nothing.clone()));
+        assert_eq!(
+            (bench.age(), bench.age()),
+            (nothing.clone(), nothing.clone())
+        );
 
         assert_eq!(bench.apply("", SERVICE), nothing);
         assert_eq!(bench.age(), nothing);
         assert_eq!(bench.apply("", SLICE), nothing);
-        assert_eq!((bench.age(), bench.age()), (nothing.clone(), nothing.clone()));
+        assert_eq!(
+            (bench.age(), bench.age()),
+            (nothing.clone(), nothing.clone())
+        );
 
         // One without a Service is one that was forgotten.
         assert_eq!(bench.apply(SLICE, ""), nothing);
@@ -156,7 +162,10 @@ ports: [{ port: 80 }]
         let lines = bench.age();
         let warned = lines.len() == 1 && lines[0].contains("ServiceNotFound");
         assert!(warned, "{lines:?}");
-        assert_eq!((bench.age(), bench.age()), (nothing.clone(), nothing.clone()));
+        assert_eq!(
+            (bench.age(), bench.age()),
+            (nothing.clone(), nothing.clone())
+        );
 
         // What no other object explains is logged at once.
         let named = SLICE.replace("IPv4", "FQDN").replace("s-1", "s-2");

@@ -324,10 +324,7 @@ impl Mesh {
             .by_workload
             .get(&Key::new(namespace, workload));
         let near = self.policies.by_namespace.get(namespace);
-        let root = self
-            .policies
-            .by_namespace
-            .get(&self.options.root_namespace);
+        let root = self.policies.by_namespace.get(&self.options.root_namespace);
         own.into_iter()
             .chain(near)
             .chain(root)

@@ -475,65 +475,76 @@ mod tests {
         assert_eq!(mtls.ports.into_values().next(), Some(MtlsMode::Strict));
     }
 
+    /// A policy with a field beside its `spec`, and what is said of it.
+    fn policy_beside(kind: Kind, spec: Json, beside: Option<(&str, Json)>) -> (Object, String) {
+        let mut object = json!({"metadata": {"name": "a", "namespace": "n"}, "spec": spec});
+        if let Some((field, value)) = beside {
+            object[field] = value;
+        }
+        let manifest: Manifest = serde_json::from_value(object).unwrap();
+        let (object, left_out) = read(kind, manifest.node);
+        let parts = left_out.iter().map(ToString::to_string);
+        (object.unwrap(), parts.collect::<Vec<_>>().join("\n"))
+    }
+
     /// What the API server keeps of fields that it does not know: each may be one that narrows.
     #[test]
-    fn an_unknown_field_of_a_policy_opens_nothing() {
-        let read = |kind: Kind, spec: Json, beside: Option<(&str, Json)>| {
-            let mut object = json!({"metadata": {"name": "a", "namespace": "n"}, "spec": spec});
-            if let Some((field, value)) = beside {
-                object[field] = value;
-            }
-            let manifest: Manifest = serde_json::from_value(object).unwrap();
-            let (object, left_out) = super::read(kind, manifest.node);
-            let parts = left_out.iter().map(ToString::to_string).collect::<Vec<_>>();
-            (object.unwrap(), parts.join("\n"))
-        };
+    fn an_unknown_field_of_an_allow_policy_opens_nothing() {
         let anyone = json!([{"from": [{"namespaces": ["a"]}]}]);
         let targets = json!([{"kind": "Workload", "name": "w"}]);
+        let misspelt = json!([{"to": [{"prots": [80]}]}]);
         for (spec, beside, path) in [
-            (json!({"rules": [{"to": [{"prots": [80]}]}]}), None, "spec.rules[0].to[0].prots"),
+            (
+                json!({"rules": misspelt}),
+                None,
+                "spec.rules[0].to[0].prots",
+            ),
             (json!({"rules": [{"when": []}]}), None, "spec.rules[0].when"),
-            (json!({"rules": anyone, "selector": {}}), None, "spec.selector"),
+            (json!({"rules": anyone, "odd": {}}), None, "spec.odd"),
             (json!({"rules": anyone, "a.b": {}}), None, "spec.a.b"),
-            (json!({"rules": anyone}), Some(("targetRefs", targets.clone())), "targetRefs"),
+            (json!({"rules": anyone}), Some(("odd", targets)), "odd"),
         ] {
-            let (object, said) = read(Kind::AuthorizationPolicy, spec, beside);
+            let (object, said) = policy_beside(Kind::AuthorizationPolicy, spec, beside);
             let Object::Authorization(policy) = object else {
                 panic!("{object:?}")
             };
             assert!(policy.rules.is_empty(), "{path}: {policy:?}");
-            assert!(said.starts_with(&format!("{path}: unknown field")), "{said}");
+            let expected = format!("{path}: unknown field");
+            assert!(said.starts_with(&expected), "{said}");
             assert_eq!(said.lines().count(), 1, "{said}");
         }
-        let weak = json!({"mode": "Permissive"});
-        for (spec, beside, path) in [
-            (json!({"mtls": {"mod": "Strict"}}), None, "spec.mtls.mod"),
-            (json!({"mtls": {"mode": "Disabled", "for": ["x"]}}), None, "spec.mtls.for"),
-            (json!({"mtls": weak, "selector": {}}), None, "spec.selector"),
-            (json!({"mtls": weak}), Some(("targetRefs", targets.clone())), "targetRefs"),
-        ] {
-            let (object, said) = read(Kind::MeshPolicy, spec, beside);
+    }
+
+    #[test]
+    fn an_unknown_field_of_a_mesh_policy_weakens_no_mode() {
+        let modes = |spec: Json, beside: Option<(&str, Json)>| {
+            let (object, said) = policy_beside(Kind::MeshPolicy, spec, beside);
             let Object::Mesh(policy) = object else {
                 panic!("{object:?}")
             };
-            let mode = policy.spec.mtls.as_ref().and_then(|mtls| mtls.mode);
-            assert_eq!(mode, Some(MtlsMode::Strict), "{path}");
-            assert!(said.starts_with(&format!("{path}: unknown field")), "{said}");
+            let mtls = policy.spec.mtls.as_ref().and_then(|mtls| mtls.mode);
+            (mtls, policy.spec.egress.map(|it| it.mode), said)
+        };
+        let weak = json!({"mode": "Permissive"});
+        let limited = json!({"mode": "Disabled", "for": ["x"]});
+        for (spec, beside, path) in [
+            (json!({"mtls": {"mod": "Strict"}}), None, "spec.mtls.mod"),
+            (json!({"mtls": limited}), None, "spec.mtls.for"),
+            (json!({"mtls": weak, "odd": {}}), None, "spec.odd"),
+            (json!({"mtls": weak}), Some(("odd", json!([]))), "odd"),
+        ] {
+            let (mtls, egress, said) = modes(spec, beside);
+            assert_eq!((mtls, egress), (Some(MtlsMode::Strict), None), "{path}");
+            let expected = format!("{path}: unknown field");
+            assert!(said.starts_with(&expected), "{said}");
         }
-        let egress = json!({"egress": {"mode": "Allow", "except": ["10.0.0.0/8"]}});
-        let (object, said) = read(Kind::MeshPolicy, egress, None);
-        let Object::Mesh(policy) = object else {
-            panic!("{object:?}")
-        };
-        assert_eq!(policy.spec.egress.map(|it| it.mode), Some(EgressMode::Block), "{said}");
+        let egress = json!({"mode": "Allow", "except": ["10.0.0.0/8"]});
+        let (_, egress, said) = modes(json!({"egress": egress}), None);
+        assert_eq!(egress, Some(EgressMode::Block), "{said}");
         // What says nothing of access is left out alone.
-        let log = json!({"mtls": weak, "accessLog": {"format": "Json", "colour": true}});
-        let (object, said) = read(Kind::MeshPolicy, log, None);
-        let Object::Mesh(policy) = object else {
-            panic!("{object:?}")
-        };
-        let mode = policy.spec.mtls.as_ref().and_then(|mtls| mtls.mode);
-        assert_eq!(mode, Some(MtlsMode::Permissive), "{said}");
+        let log = json!({"format": "Json", "colour": true});
+        let (mtls, _, said) = modes(json!({"mtls": weak, "accessLog": log}), None);
+        assert_eq!(mtls, Some(MtlsMode::Permissive), "{said}");
     }
 
     #[test]
