@@ -21,22 +21,26 @@ fn apply(server: &ApiServer, object: &Value) {
 
 /// Waits until the status of policy `p` says something of all fields of this generation.
 async fn says(server: &ApiServer, resource: &str, expected: Option<&str>) {
-    until(&format!("{expected:?} of {resource}"), TIMEOUT, async || {
-        let object = get(server, resource, "p");
-        let status = &object["status"];
-        let accepted = condition(status, "Accepted");
-        let fields = condition(status, "mesh.anyam.dev/AllFields");
-        let message = fields["message"].as_str().unwrap_or_default();
-        let said = match expected {
-            Some(path) => fields["reason"] == "FieldLeftOut" && message.starts_with(path),
-            None => fields.is_null(),
-        };
-        let current = accepted["observedGeneration"] == object["metadata"]["generation"];
-        match said && current {
-            true => Ok(()),
-            false => Err(status.to_string()),
-        }
-    })
+    until(
+        &format!("{expected:?} of {resource}"),
+        TIMEOUT,
+        async || {
+            let object = get(server, resource, "p");
+            let status = &object["status"];
+            let accepted = condition(status, "Accepted");
+            let fields = condition(status, "mesh.anyam.dev/AllFields");
+            let message = fields["message"].as_str().unwrap_or_default();
+            let said = match expected {
+                Some(path) => fields["reason"] == "FieldLeftOut" && message.starts_with(path),
+                None => fields.is_null(),
+            };
+            let current = accepted["observedGeneration"] == object["metadata"]["generation"];
+            match said && current {
+                true => Ok(()),
+                false => Err(status.to_string()),
+            }
+        },
+    )
     .await;
 }
 
@@ -52,14 +56,27 @@ async fn an_unknown_field_of_a_policy_is_named_and_opens_nothing() {
         {"from": [{"namespaces": ["a"]}]},
         {"from": [{"namespaces": ["b"], "requestPrincipals": ["x"]}]},
     ]);
-    apply(&server, &policy("AuthorizationPolicy", json!({"rules": rules})));
+    apply(
+        &server,
+        &policy("AuthorizationPolicy", json!({"rules": rules})),
+    );
     let weak = json!({"mtls": {"mode": "Permissive"}, "selector": {"app": "old"}});
     apply(&server, &policy("MeshPolicy", weak));
 
     let control = ControlPlane::start(&server, true).await;
     let authorization = "authorizationpolicies.mesh.anyam.dev";
-    says(&server, authorization, Some("spec.rules[1].from[0].requestPrincipals: unknown field")).await;
-    says(&server, "meshpolicies.mesh.anyam.dev", Some("spec.selector: unknown field")).await;
+    says(
+        &server,
+        authorization,
+        Some("spec.rules[1].from[0].requestPrincipals: unknown field"),
+    )
+    .await;
+    says(
+        &server,
+        "meshpolicies.mesh.anyam.dev",
+        Some("spec.selector: unknown field"),
+    )
+    .await;
     let rules_in_force = || {
         let mesh = control.translator.state().mesh.clone();
         let policies = mesh.authorization.by_namespace.get("default").unwrap();
@@ -74,8 +91,14 @@ async fn an_unknown_field_of_a_policy_is_named_and_opens_nothing() {
 
     // Without the fields they hold as written.
     let rules = json!([{"from": [{"namespaces": ["a"]}]}, {"from": [{"namespaces": ["b"]}]}]);
-    apply(&server, &policy("AuthorizationPolicy", json!({"rules": rules})));
-    apply(&server, &policy("MeshPolicy", json!({"mtls": {"mode": "Permissive"}})));
+    apply(
+        &server,
+        &policy("AuthorizationPolicy", json!({"rules": rules})),
+    );
+    apply(
+        &server,
+        &policy("MeshPolicy", json!({"mtls": {"mode": "Permissive"}})),
+    );
     says(&server, authorization, None).await;
     says(&server, "meshpolicies.mesh.anyam.dev", None).await;
     assert_eq!((rules_in_force(), mode()), (2, MtlsMode::Permissive));

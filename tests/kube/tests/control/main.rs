@@ -2,9 +2,9 @@
 //! only. Each control plane has the rights of the chart and no others.
 //!
 //! - `identity`: certificates for pods' tokens; other tokens are refused
-//! - `root`: the root's Secret and ConfigMap; `webhook`: its `caBundle`
+//! - `root`: the root's Secret and ConfigMap; `root_namespace`: policies of the whole mesh; `webhook`: its `caBundle`
 //! - `lease`: leader election of two replicas
-//! - `harness`, `sidecar`: the processes
+//! - `source`: the API server's loss and return
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -12,5 +12,6 @@ mod harness;
 mod identity;
 mod lease;
 mod root;
-mod sidecar;
+mod root_namespace;
+mod source;
 mod webhook;
