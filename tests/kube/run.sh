@@ -31,6 +31,7 @@ fi
 stage "build" cargo build --locked --workspace --bins
 if runs api; then
   stage "Kubernetes: the API server, Helm" tests/kube/build.sh apiserver kubectl controller-manager gateway-api helm helm3
+  stage "cert-manager" tests/kube/build.sh cert-manager
   stage "tests on an API server" cargo test --locked -p anyam-tests-kube --no-fail-fast \
     --lib --test api --test chart --test control --test install
 fi

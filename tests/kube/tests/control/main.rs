@@ -4,10 +4,11 @@
 //! - `identity`: certificates for pods' tokens; other tokens are refused
 //! - `root`: the root's Secret and ConfigMap; `root_namespace`: policies of the whole mesh; `webhook`: its `caBundle`
 //! - `lease`: leader election of two replicas
-//! - `source`: the API server's loss and return
+//! - `cert_manager`: a root below cert-manager's issuer; `source`: the API server's loss and return
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cert_manager;
 mod harness;
 mod identity;
 mod lease;
