@@ -3,6 +3,8 @@
 //! - `cases`: what is measured, `bars`: what has to come of it
 //! - `hop`: what a proxy has to do; `bootstrap` (Anyam, Envoy) and `config` (HAProxy, nginx) write
 //!   it in each program's words; `peers` starts them and reads their CPU and memory
+//! - `churn`: a cluster of changing pods, by a program of its own (`anyam-churn`); `usage`: CPU and
+//!   memory of a process
 //! - `control`: a control plane in this process, and what a change costs it
 //! - `load`: the work; `app`: what stands behind the proxies; `certs`
 //! - `rounds`: the order of runs; `report`, `table`, `chart`: medians, ratios, JSON,
@@ -20,6 +22,7 @@ pub mod bootstrap;
 pub mod cases;
 pub mod certs;
 pub mod chart;
+pub mod churn;
 pub mod config;
 pub mod control;
 pub mod hop;
@@ -28,6 +31,7 @@ pub mod peers;
 pub mod report;
 pub mod rounds;
 pub mod table;
+pub mod usage;
 
 use std::path::PathBuf;
 

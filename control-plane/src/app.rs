@@ -3,11 +3,12 @@
 //! - [`serve`]: reads the folder, or lists the cluster, once before anything is served, so that a
 //!   start never removes from a proxy what is declared; then follows changes until a signal to stop, or
 //!   until one of its tasks ends by itself.
-//! - `cluster`: a control plane of a cluster, and what it keeps there.
+//! - `cluster`: a control plane of a cluster, and what it keeps there; `temporary`: its state folder.
 //! - `commands`: [`token`] and [`certificate`].
 
 mod cluster;
 mod commands;
+mod temporary;
 
 pub use self::cluster::ClusterOptions;
 pub use self::commands::{certificate, token};

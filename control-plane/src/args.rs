@@ -121,8 +121,8 @@ pub struct KubernetesArgs {
         conflicts_with = "config_dir"
     )]
     pub kube_context: Option<String>,
-    /// Namespace of the control plane, which has its Secret and its Lease [default: $POD_NAMESPACE, that
-    /// of the pod's service account, anyam-system]
+    /// Namespace of the control plane, which has its Secret, its Lease and the policies of the whole
+    /// mesh [default: $POD_NAMESPACE, that of the pod's service account, anyam-system]
     #[arg(
         long,
         value_name = "NAME",

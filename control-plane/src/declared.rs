@@ -1,20 +1,25 @@
 //! What is declared, as the rest of the control plane sees it: [`open`] reads a folder once,
 //! [`open_filled`] waits for one that has lost its files, [`list`] for a cluster's first report;
-//! [`follow`] keeps up with a source, and the API reads what was declared.
+//! [`follow`] keeps up with a source, and the API reads what was declared. `condition_log`: what is
+//! logged of it.
 
+mod condition_log;
+
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use self::condition_log::ConditionLog;
 use crate::api::declared::{Declared, DeclaredPorts, DeclaredWorkload};
 use crate::findings;
 use crate::incumbents::{Incumbents, IncumbentsError};
-use crate::model::MeshOptions;
 use crate::model::mesh::builder::Builder;
 use crate::model::mesh::endpoints::EndpointsBy;
 use crate::model::mesh::ports;
 use crate::model::mesh::vip::{VipError, Vips};
+use crate::model::{MeshOptions, ObjectId};
 use crate::source::absence;
 use crate::source::files::Folder;
 use crate::source::kubernetes::Cluster;
@@ -58,7 +63,7 @@ pub fn open(
         mut folder,
         ..
     } = unread(config_dir, state_dir, options)?;
-    publish(&translator, folder.changes(), None);
+    publish_first(&translator, folder.changes(), None);
     Ok((translator, folder))
 }
 
@@ -82,7 +87,7 @@ pub async fn open_filled(
     if served_before {
         until_filled(&mut folder).await;
     }
-    publish(&translator, folder.changes(), None);
+    publish_first(&translator, folder.changes(), None);
     Ok((translator, folder))
 }
 
@@ -147,7 +152,7 @@ pub async fn list(
     };
     let translator = Arc::new(Translator::new(Builder::new(options, Vips::new())));
     let first = cluster.next().await?;
-    publish(&translator, first, Some(&cluster.statuses()));
+    publish_first(&translator, first, Some(&cluster.statuses()));
     Ok((translator, cluster))
 }
 
@@ -164,10 +169,16 @@ pub async fn follow(
     statuses: Option<Statuses>,
 ) {
     let statuses = statuses.as_ref();
+    let log = Mutex::new(ConditionLog::default());
+    let log = || log.lock().unwrap_or_else(PoisonError::into_inner);
     let following = async {
         loop {
             match source.next().await {
-                Ok(observed) => publish(&translator, observed, statuses),
+                Ok(observed) => {
+                    let objects = publish(&translator, observed, statuses);
+                    let objects = objects.iter().map(|id| &**id);
+                    log().changed(&translator.state().mesh, objects);
+                }
                 Err(error) => break error,
             }
         }
@@ -176,6 +187,7 @@ pub async fn follow(
         loop {
             tokio::time::sleep(SETTLE).await;
             let objects = translator.settle();
+            log().age(&translator.state().mesh);
             if let Some(statuses) = statuses {
                 statuses.add(objects.iter().map(|id| &**id));
             }
@@ -188,7 +200,17 @@ pub async fn follow(
     tracing::error!(%error, source = source.name(), "changes are not followed any more");
 }
 
-fn publish(translator: &Translator, observed: Observed, statuses: Option<&Statuses>) {
+fn publish_first(translator: &Translator, observed: Observed, statuses: Option<&Statuses>) {
+    let objects = publish(translator, observed, statuses);
+    condition_log::log_all(&translator.state().mesh, objects.iter().map(|id| &**id));
+}
+
+/// Returns the objects whose conditions may have changed.
+fn publish(
+    translator: &Translator,
+    observed: Observed,
+    statuses: Option<&Statuses>,
+) -> BTreeSet<Arc<ObjectId>> {
     for error in observed.errors.iter().flatten() {
         tracing::error!("{error}");
     }
@@ -197,21 +219,9 @@ fn publish(translator: &Translator, observed: Observed, statuses: Option<&Status
     if let Some(statuses) = statuses {
         statuses.add(objects.iter().map(|id| &**id));
     }
-    let state = translator.state();
-    tracing::info!(generation = state.generation, changed, "configuration read");
-    for status in objects
-        .iter()
-        .filter_map(|id| state.mesh.statuses.get(&**id))
-    {
-        for condition in status
-            .conditions
-            .iter()
-            .filter(|condition| !condition.status)
-        {
-            let (what, reason) = (condition.kind, condition.reason);
-            tracing::warn!(object = %status.id, at = %status.origin, "{what} is False, {reason}: {}", condition.message);
-        }
-    }
+    let generation = translator.state().generation;
+    tracing::info!(generation, changed, "configuration read");
+    objects
 }
 
 impl Declared for Translator {
@@ -256,7 +266,7 @@ impl Declared for Translator {
 
     fn workloads(&self) -> Vec<DeclaredWorkload> {
         let state = self.state();
-        let origin = |id: &crate::model::ObjectId| {
+        let origin = |id: &ObjectId| {
             let status = state.mesh.statuses.get(id);
             status
                 .map(|status| status.origin.to_string())
@@ -272,7 +282,7 @@ impl Declared for Translator {
                 addresses: workload.addresses.iter().map(ToString::to_string).collect(),
                 services: entry.services.iter().map(ToString::to_string).collect(),
                 sidecar: workload.sidecar,
-                file: origin(&crate::model::ObjectId {
+                file: origin(&ObjectId {
                     kind: crate::model::Kind::Workload,
                     key: key.clone(),
                 }),

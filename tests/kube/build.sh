@@ -9,6 +9,7 @@
 #   gateway-api              the CRDs, as YAML: folders standard and experimental
 #   images                   OCI archives: pause, coredns, app (the program of the tests' pods), echo (the suite's)
 #   conformance              the Gateway API's suite, a program
+#   cert-manager             its controllers, a program; folder crds: its CRDs
 #
 #   ANYAM_KUBE_CACHE   default $XDG_CACHE_HOME/anyam-kube, ~/.cache/anyam-kube. Its folder `go` (some
 #                      8 GB of sources and objects) only makes the next build quicker.
@@ -16,7 +17,8 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/settings.sh"
 
-ALL=(apiserver kubectl controller-manager scheduler proxy kubelet coredns helm helm3 gateway-api images conformance)
+ALL=(apiserver kubectl controller-manager scheduler proxy kubelet coredns helm helm3 gateway-api images conformance
+  cert-manager)
 
 if [ "${1:-}" = --where ]; then
   component "${2:-}"
@@ -132,6 +134,20 @@ conformance() {
   mv "$folder/conformance.new" "$folder/conformance"
 }
 
+# Its go.mod is of this tree: cert-manager's own programs are modules that no proxy has.
+cert_manager() {
+  local folder source
+  folder=$(component cert-manager)
+  grep -qF "github.com/cert-manager/cert-manager v$CERT_MANAGER" "$KUBE_HOME/cert-manager/go.mod" ||
+    fail "tests/kube/cert-manager/go.mod requires another version of cert-manager than tests/kube/versions ($CERT_MANAGER)"
+  mkdir -p "$folder"
+  source=$(download github.com/cert-manager/cert-manager "$CERT_MANAGER" Dir)
+  rm -rf "$folder/crds"
+  cp -r --no-preserve=mode "$source/deploy/crds" "$folder/crds"
+  ours cert-manager "$folder/cert-manager.new" build
+  mv "$folder/cert-manager.new" "$folder/cert-manager"
+}
+
 # The version that `helm template` shows to charts, which would else be one of years ago. Helm 4 takes
 # it from its client library.
 helm3_capabilities() {
@@ -159,6 +175,7 @@ build() {
     gateway-api) gateway_api ;;
     images) images ;;
     conformance) conformance ;;
+    cert-manager) cert_manager ;;
   esac
 }
 

@@ -3,6 +3,7 @@
 # that fails.
 #   run.sh           those of an API server alone, those of a cluster with a node, then the Gateway API's
 #   run.sh api|node|conformance    one part
+#   run.sh churn [ARGUMENT…]       a benchmark, in none of these: how changes of pods reach sidecars
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -10,8 +11,8 @@ cd "$(dirname "$0")/../.."
 
 part=${1:-all}
 case $part in
-  all | api | node | conformance) ;;
-  *) echo "error: run.sh $part: there are the parts api, node and conformance" >&2; exit 1 ;;
+  all | api | node | conformance | churn) ;;
+  *) echo "error: run.sh $part: there are the parts api, node, conformance and churn" >&2; exit 1 ;;
 esac
 runs() { [ "$part" = all ] || [ "$part" = "$1" ]; }
 cluster() { ANYAM_KUBE_NAME=test-$$ ANYAM_KUBE_OWNER=$$ tests/kube/cluster.sh "$@"; }
@@ -19,9 +20,18 @@ cluster() { ANYAM_KUBE_NAME=test-$$ ANYAM_KUBE_OWNER=$$ tests/kube/cluster.sh "$
 export CARGO_TERM_COLOR=never
 stage prerequisites tests/prerequisites.sh root kube
 stage fetch cargo fetch --locked
+if [ "$part" = churn ]; then
+  stage "optimised programs" cargo build --locked --release -p anyam-control -p anyam-proxy --bins
+  stage "the API server" tests/kube/build.sh apiserver kubectl
+  stage "build" cargo build --locked -p anyam-benches --bin anyam-churn
+  # As soon as others build too, it measures them.
+  ANYAM_PROGRAMS=${CARGO_TARGET_DIR:-target}/release stage churn "${CARGO_TARGET_DIR:-target}/debug/anyam-churn" "${@:2}"
+  exit
+fi
 stage "build" cargo build --locked --workspace --bins
 if runs api; then
   stage "Kubernetes: the API server, Helm" tests/kube/build.sh apiserver kubectl controller-manager gateway-api helm helm3
+  stage "cert-manager" tests/kube/build.sh cert-manager
   stage "tests on an API server" cargo test --locked -p anyam-tests-kube --no-fail-fast \
     --lib --test api --test chart --test control --test install
 fi

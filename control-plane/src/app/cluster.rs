@@ -4,23 +4,23 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::temporary::TemporaryDir;
 use super::{App, AppError, mesh_options, same};
 use crate::args::KubernetesArgs;
+use crate::ca::private;
 use crate::ca::service::FirstCredential;
-use crate::ca::{CaError, private};
 use crate::declared;
 use crate::inject::settings::MeshSettings;
 use crate::kubernetes::root_secret::RootSecret;
 use crate::kubernetes::token_review::TokenReviews;
 use crate::kubernetes::{self, KeptObjects};
 use crate::metrics::Metrics;
-use crate::model::ObjectId;
 use crate::model::manifest::values::Cidr;
+use crate::model::{MeshOptions, ObjectId};
 use crate::server::{Issuing, Options, StartError};
 use crate::source::kubernetes::Cluster;
 use crate::source::kubernetes::connect::{self, Access};
 use crate::source::kubernetes::status::writer::StatusWriter;
-use crate::text::hex;
 
 /// Which cluster, and what is kept in it.
 #[derive(Clone, Debug)]
@@ -92,7 +92,11 @@ impl App {
         let root = root.open(&options.trust_domain, options.lifetimes).await?;
         let source = Cluster::new(client.clone(), "Kubernetes").machines_in(machine_ranges);
         let statuses = source.statuses();
-        let (translator, source) = declared::list(source, mesh_options(&options)).await?;
+        let model = MeshOptions {
+            root_namespace: objects.namespace.clone(),
+            ..mesh_options(&options)
+        };
+        let (translator, source) = declared::list(source, model).await?;
         let metrics = Arc::new(Metrics::new().map_err(StartError::from)?);
         let reviews = TokenReviews::new(client.clone(), token_audience, Arc::clone(&metrics));
         let issuing = Issuing {
@@ -113,17 +117,6 @@ impl App {
     }
 }
 
-/// A folder that is removed with what is in it.
-pub(super) struct TemporaryDir(PathBuf);
-
-impl Drop for TemporaryDir {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::info!(%error, folder = %self.0.display(), "a temporary folder stays");
-        }
-    }
-}
-
 /// The folder that is named, else, in a cluster, a temporary one.
 pub(super) fn state_dir(
     named: Option<&Path>,
@@ -132,17 +125,9 @@ pub(super) fn state_dir(
     match named {
         Some(path) => Ok((path.to_owned(), None)),
         None if in_cluster => {
-            let made = temporary().map_err(AppError::Temporary)?;
-            Ok((made.0.clone(), Some(made)))
+            let made = TemporaryDir::new().map_err(AppError::Temporary)?;
+            Ok((made.path.clone(), Some(made)))
         }
         None => Err(AppError::Missing("--state-dir")),
     }
-}
-
-fn temporary() -> Result<TemporaryDir, CaError> {
-    let mut random = [0u8; 8];
-    aws_lc_rs::rand::fill(&mut random).map_err(|_| CaError::Signing("no random bytes".into()))?;
-    let path = std::env::temp_dir().join(format!("anyam-control-{}", hex(&random)));
-    private::directory(&path)?;
-    Ok(TemporaryDir(path))
 }

@@ -10,6 +10,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Value, json};
 
+use self::structural::UnknownFields;
 use crate::model::Kind;
 use crate::model::manifest::authorization::AuthorizationSpec;
 use crate::model::manifest::policy::{BackendSpec, MeshSpec};
@@ -42,6 +43,10 @@ struct Traits {
     spec: fn(&mut SchemaGenerator) -> Schema,
     /// How it is attached to what it is for, if it is a policy: the value of [`POLICY`].
     attachment: Option<&'static str>,
+    /// Kept in the kinds that guard access: a field that a newer version knows, or a misspelt one, may
+    /// narrow what an object opens. It must not be pruned, with nothing said, for clients without
+    /// strict validation: the reader names it in the status, and refuses what it may have narrowed.
+    unknown: UnknownFields,
 }
 
 const ACCEPTED: (&str, &str, &str) = (
@@ -66,6 +71,7 @@ fn traits(kind: Kind) -> Option<Traits> {
             ],
             spec: WorkloadSpec::json_schema,
             attachment: None,
+            unknown: UnknownFields::Pruned,
         },
         Kind::MeshPolicy => Traits {
             short_name: "amp",
@@ -79,6 +85,7 @@ fn traits(kind: Kind) -> Option<Traits> {
             ],
             spec: MeshSpec::json_schema,
             attachment: INHERITED,
+            unknown: UnknownFields::Kept,
         },
         Kind::AuthorizationPolicy => Traits {
             short_name: "aap",
@@ -91,6 +98,7 @@ fn traits(kind: Kind) -> Option<Traits> {
             ],
             spec: AuthorizationSpec::json_schema,
             attachment: INHERITED,
+            unknown: UnknownFields::Kept,
         },
         Kind::BackendPolicy => Traits {
             short_name: "abp",
@@ -102,6 +110,7 @@ fn traits(kind: Kind) -> Option<Traits> {
             ],
             spec: BackendSpec::json_schema,
             attachment: DIRECT,
+            unknown: UnknownFields::Pruned,
         },
         Kind::Service
         | Kind::EndpointSlice
@@ -165,8 +174,8 @@ fn define(kind: Kind, traits: &Traits) -> Definition {
 }
 
 fn object(traits: &Traits) -> Value {
-    let spec = spec(traits.spec);
-    json!({
+    let spec = spec(traits);
+    let mut schema = json!({
         "description": spec["description"],
         "type": "object",
         "required": ["spec"],
@@ -177,16 +186,20 @@ fn object(traits: &Traits) -> Value {
             "spec": spec,
             "status": status(),
         },
-    })
+    });
+    if let Some(schema) = schema.as_object_mut() {
+        traits.unknown.mark(schema);
+    }
+    schema
 }
 
-fn spec(of: fn(&mut SchemaGenerator) -> Schema) -> Value {
+fn spec(traits: &Traits) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
     });
-    let mut schema = of(&mut settings.into_generator()).to_value();
-    structural::rewrite(&mut schema);
+    let mut schema = (traits.spec)(&mut settings.into_generator()).to_value();
+    structural::rewrite(&mut schema, traits.unknown);
     schema
 }
 

@@ -6,11 +6,34 @@ use serde_json::{Map, Value, json};
 /// Formats in use that the API server validates; it warns of unknown ones.
 const FORMATS: [&str; 5] = ["ipv4", "ipv6", "cidr", "date-time", "int64"];
 
+/// What the API server does with fields that an object's schema does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownFields {
+    /// It removes them, and refuses the object where the client asks for strict validation, as
+    /// kubectl does by default.
+    Pruned,
+    /// It keeps them, for every client, and the reader finds them.
+    Kept,
+}
+
+impl UnknownFields {
+    /// Marks the schema of an object whose fields are known.
+    pub fn mark(self, schema: &mut Map<String, Value>) {
+        if self == UnknownFields::Kept {
+            schema.insert(
+                "x-kubernetes-preserve-unknown-fields".to_owned(),
+                true.into(),
+            );
+        }
+    }
+}
+
 /// Rewrites a schema and the schemas in it.
 ///
-/// Removed is what the API server does anyway: it rejects or prunes unknown fields, and drops nulls.
-/// Defaults are removed too: the parser has them, and stored objects stay as they were written.
-pub fn rewrite(schema: &mut Value) {
+/// Removed is what the API server does anyway: it drops nulls, and handles unknown fields as it is
+/// told to. Defaults are removed too: the parser has them, and stored objects stay as they were
+/// written.
+pub fn rewrite(schema: &mut Value, unknown: UnknownFields) {
     let Value::Object(schema) = schema else {
         return;
     };
@@ -26,13 +49,16 @@ pub fn rewrite(schema: &mut Value) {
     }
     if schema.get("additionalProperties") == Some(&Value::Bool(false)) {
         schema.remove("additionalProperties");
+        unknown.mark(schema);
     }
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
-        properties.values_mut().for_each(rewrite);
+        for property in properties.values_mut() {
+            rewrite(property, unknown);
+        }
     }
     for within in ["items", "additionalProperties"] {
         if let Some(within) = schema.get_mut(within) {
-            rewrite(within);
+            rewrite(within, unknown);
         }
     }
 }

@@ -8,6 +8,7 @@ mod claims;
 mod credential;
 mod dashboard;
 mod inspect;
+pub(crate) mod log;
 mod serving;
 mod shop;
 mod state;

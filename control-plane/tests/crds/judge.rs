@@ -55,11 +55,12 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// kubectl asks the API server to refuse what the schema does not name. Lists that are sets or maps
-/// have no equal elements, or keys.
+/// kubectl asks the API server to refuse what the schema does not name, where that is not kept. Lists
+/// that are sets or maps have no equal elements, or keys.
 fn close(schema: &mut Value) {
     let Value::Object(map) = schema else { return };
-    if map.contains_key("properties") && !map.contains_key("additionalProperties") {
+    let open = ["additionalProperties", crate::KEPT];
+    if map.contains_key("properties") && !open.iter().any(|it| map.contains_key(*it)) {
         map.insert("additionalProperties".into(), false.into());
     }
     if map.get("x-kubernetes-list-type") == Some(&json!("set")) {

@@ -2,7 +2,8 @@
 //! their schemas and the reader take the same manifests.
 //!
 //! `accepted.yaml` and `refused.yaml` are manifests of every field, and of every way in which one is
-//! wrong; `tests/kube` shows them to a real API server. After a change of the types:
+//! wrong, and `kept.yaml` of fields that the API server keeps and the reader refuses; `tests/kube`
+//! shows them to a real API server. After a change of the types:
 //! `UPDATE_GOLDEN=1 cargo test -p anyam-control --test crds`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // tests: a failed unwrap is a failed test
@@ -22,6 +23,10 @@ use xds_proto::yaml;
 const GROUP: &str = "mesh.anyam.dev/";
 const HEAD: &str = "# Made from the types in control-plane/src/model/manifest:\n\
     # UPDATE_GOLDEN=1 cargo test -p anyam-control --test crds\n";
+
+/// The mark of objects whose unknown fields the API server keeps, and the kinds that have it.
+const KEPT: &str = "x-kubernetes-preserve-unknown-fields";
+const KEEPING: [&str; 2] = ["AuthorizationPolicy", "MeshPolicy"];
 
 /// What CEL and the keys of lists say, by what the reader says of it: only the API server judges these.
 const BY_THE_API_SERVER: [&str; 12] = [
@@ -80,6 +85,12 @@ fn is_for_the_api_server(error: &str) -> bool {
         .all(|line| BY_THE_API_SERVER.iter().any(|known| line.contains(known)))
 }
 
+/// Only the reader refuses fields that the API server keeps.
+fn is_for_the_reader(object: &Value, error: &str) -> bool {
+    let keeps = KEEPING.iter().any(|kind| object["kind"] == *kind);
+    keeps && error.contains("unknown field")
+}
+
 #[test]
 fn the_chart_has_the_current_definitions() {
     let folder = root().join("deploy/helm/anyam/files/crds");
@@ -116,13 +127,7 @@ fn the_chart_has_the_current_definitions() {
 fn schemas_are_structural_and_every_field_is_described() {
     fn look(at: &str, schema: &Value, found: &mut Vec<String>) {
         let schema = schema.as_object().unwrap();
-        for never in [
-            "$ref",
-            "oneOf",
-            "nullable",
-            "default",
-            "x-kubernetes-preserve-unknown-fields",
-        ] {
+        for never in ["$ref", "oneOf", "nullable", "default"] {
             if schema.contains_key(never) {
                 found.push(format!("{at}: {never}"));
             }
@@ -159,6 +164,34 @@ fn schemas_are_structural_and_every_field_is_described() {
         look(&one.name, schema, &mut found);
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// In the status nothing is kept: only the control plane writes it.
+#[test]
+fn kinds_that_guard_access_keep_the_fields_that_they_do_not_know() {
+    fn look(at: &str, schema: &Value, expected: bool, wrong: &mut Vec<String>) {
+        let has_fields = schema.get("properties").is_some();
+        if schema.get(KEPT).is_some() != (expected && has_fields) {
+            wrong.push(at.to_owned());
+        }
+        let properties = schema["properties"].as_object();
+        for (name, property) in properties.into_iter().flatten() {
+            let expected = expected && name != "status";
+            look(&format!("{at}.{name}"), property, expected, wrong);
+        }
+        for within in ["items", "additionalProperties"] {
+            if let Some(schema) = schema.get(within) {
+                look(&format!("{at}.{within}"), schema, expected, wrong);
+            }
+        }
+    }
+    let mut wrong = Vec::new();
+    for one in crd::all() {
+        let schema = &one.manifest["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let expected = KEEPING.contains(&one.kind.name());
+        look(&one.name, schema, expected, &mut wrong);
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 #[test]
@@ -288,6 +321,22 @@ fn bad_manifests_are_bad_to_both() {
     }
 }
 
+#[test]
+fn fields_that_are_kept_are_refused_by_the_reader() {
+    let judge = Judge::new();
+    let objects = ours(include_str!("kept.yaml"));
+    assert!(objects.len() > 10);
+    for object in objects {
+        let path = object["metadata"]["annotations"]["expect"]
+            .as_str()
+            .unwrap();
+        assert_eq!(judge.look(&object), Ok(()), "{object:#}");
+        let error = read(&object).expect_err(&object.to_string());
+        let expected = format!("{path}: unknown field");
+        assert!(error.starts_with(&expected), "{error}\n{object:#}");
+    }
+}
+
 /// One change somewhere in a spec, of a kind that the YAML reader does not take for something else:
 /// text stays text, as it may be written without quotes.
 fn mutate(random: &mut fastrand::Rng, value: &mut Value) {
@@ -362,6 +411,7 @@ fn what_one_takes_the_other_takes() {
             (Ok(()), Ok(())) => taken += 1,
             (Err(_), Err(_)) => refused += 1,
             (Err(error), Ok(())) if is_for_the_api_server(error) => refused += 1,
+            (Err(error), Ok(())) if is_for_the_reader(&object, error) => refused += 1,
             _ => panic!("the reader: {read:?}\nthe schema: {validated:?}\n{object:#}"),
         }
     }

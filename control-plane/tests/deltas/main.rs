@@ -39,12 +39,16 @@ const KINDS: [&str; 6] = [
     type_url::NAME,
 ];
 
+/// The root namespace.
+const ROOT: &str = "mesh";
+
 type Declared = BTreeMap<Slot, (Object, Origin)>;
 
 /// With ranges, in which the addresses of one namespace's Workloads are not.
 fn builder() -> Builder {
     let ranges = ["10.0.0.0/16", "10.9.0.0/16", "fd00::/16"];
     let options = MeshOptions {
+        root_namespace: ROOT.to_owned(),
         machine_ranges: Some(ranges.map(|range| range.parse().unwrap()).into()),
         ..MeshOptions::default()
     };
@@ -136,7 +140,7 @@ fn compared(old: &Mesh, new: &Mesh, objects: &Declared) -> Changed {
     }
     for namespace in keys(was.by_namespace.keys(), is.by_namespace.keys()) {
         if was.by_namespace.get(namespace) != is.by_namespace.get(namespace) {
-            changed.all_authorized |= namespace == "anyam-system";
+            changed.all_authorized |= namespace == ROOT;
             let all = new
                 .workloads
                 .keys()

@@ -7,7 +7,7 @@ use anyam_control::model::mesh::change::Origin;
 use anyam_control::source::yaml;
 use proptest::prelude::*;
 
-const NAMESPACES: [&str; 3] = ["a", "b", "anyam-system"];
+const NAMESPACES: [&str; 3] = ["a", "b", "mesh"];
 
 /// Kind and name of an object; there are few, so that they conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

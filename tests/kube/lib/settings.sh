@@ -35,6 +35,7 @@ component() {
     # Built again when their source or their builder changes.
     images) echo "$CACHE/images/coredns-$COREDNS-$(version_of "$KUBE_HOME"/{app,echo}/*.{go,mod} "$KUBE_HOME/echo/go.sum" "$KUBE_HOME/image.py" "$KUBE_HOME/build.sh")" ;;
     conformance) echo "$CACHE/conformance/$GATEWAY_API-$(version_of "$KUBE_HOME"/conformance/*)" ;;
+    cert-manager) echo "$CACHE/cert-manager/$CERT_MANAGER-$(version_of "$KUBE_HOME"/cert-manager/*)" ;;
     *) fail "tests/kube: no component is called $1" ;;
   esac
 }

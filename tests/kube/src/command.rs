@@ -1,7 +1,7 @@
 //! Runs programs to their end.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::cluster::Output;
@@ -12,14 +12,35 @@ pub fn script() -> Command {
     Command::new(path)
 }
 
-/// A program of the workspace, built beside the running test.
+/// A file of a component that `build.sh` beside this crate made.
+///
+/// # Panics
+/// When it is not built; the message says how to do that.
+pub fn component(name: &str, file: &str) -> PathBuf {
+    let build = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("build.sh");
+    let folder = succeed(Command::new(build).args(["--where", name]), "");
+    let path = Path::new(folder.trim()).join(file);
+    assert!(
+        path.exists(),
+        "{name} is not built. Run: tests/kube/build.sh {name}"
+    );
+    path
+}
+
+/// A program of the workspace, built beside the running test, or in the folder `ANYAM_PROGRAMS`.
 ///
 /// # Panics
 /// When it was not built: `cargo build --bins` comes first.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let folder = test.parent().and_then(|deps| deps.parent()).unwrap();
-    let path = folder.join(name);
+    let folder = test.parent().unwrap();
+    // Tests are in `deps`, programs beside it.
+    let folder = match folder.ends_with("deps") {
+        true => folder.parent().unwrap(),
+        false => folder,
+    };
+    let named = std::env::var_os("ANYAM_PROGRAMS").map(PathBuf::from);
+    let path = named.unwrap_or_else(|| folder.to_owned()).join(name);
     assert!(
         path.exists(),
         "{} is not built; run `cargo build --bins`",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cluster::Output;
-use crate::command::{run, succeed};
+use crate::command::{component, run, succeed};
 
 /// Name and namespace of the release.
 const RELEASE: &str = "anyam";
@@ -30,15 +30,8 @@ impl Helm {
             HelmVersion::V3 => "helm3",
             HelmVersion::V4 => "helm",
         };
-        let build = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("build.sh");
-        let folder = succeed(Command::new(build).args(["--where", name]), "");
-        let program = Path::new(folder.trim()).join(name);
-        assert!(
-            program.exists(),
-            "{name} is not built. Run: tests/kube/build.sh {name}"
-        );
         Helm {
-            program,
+            program: component(name, name),
             home: tempfile::tempdir().unwrap(),
         }
     }

@@ -3,6 +3,10 @@
 //! - [`ApiServer`]: etcd and an API server of a test's own, without nodes
 //! - [`Cluster`]: the cluster with nodes that `cluster.sh` brought up, shared by all tests;
 //!   [`Namespace`]: a test's own part of it
+//! - [`Bench`]: an API server on which [`Control`] planes run with the rights of the chart; [`Sidecar`]:
+//!   one of a pod, on loopback; [`PodNetwork`]: pods in network namespaces of their own, with sidecars
+//!   through which their traffic goes
+//! - [`FakeShop`]: pods that are objects only, many and changing; [`held`]: what a sidecar holds of them
 //! - [`Kubectl`]: runs kubectl on one of these; [`Helm`]: Helm 3 or 4, and the chart
 //! - [`until`]: waits for a condition
 //!
@@ -14,15 +18,25 @@
 mod api_server;
 mod cluster;
 mod command;
+mod control_plane;
+mod fake_shop;
+pub mod held;
 mod helm;
+mod http;
 mod kubectl;
+mod pod_network;
+mod sidecar;
 mod wait;
 
 pub use api_server::ApiServer;
 pub use cluster::{Channel, Cluster, Namespace, Output};
-pub use command::{program, succeed};
+pub use command::{component, program, succeed};
+pub use control_plane::{Bench, Control, NAMESPACE, of_chart, openssl};
+pub use fake_shop::{Change, FakeShop};
 pub use helm::{Helm, HelmVersion};
 pub use kubectl::Kubectl;
+pub use pod_network::{Load, PodHost, PodNetwork};
+pub use sidecar::{Sidecar, SidecarPlan};
 pub use wait::until;
 
 use std::path::Path;

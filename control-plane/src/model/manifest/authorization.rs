@@ -70,8 +70,8 @@ pub enum Action {
     "rules is required for Deny and Audit; `[{}]` matches everything",
 ), selector::ONE_OF_BOTH])))]
 pub struct AuthorizationSpec {
-    /// Services and workloads of the policy's namespace. Default: the namespace; in `anyam-system`,
-    /// the mesh.
+    /// Services and workloads of the policy's namespace. Default: the namespace; in the root
+    /// namespace, which is the control plane's (in a folder `anyam-system`), the mesh.
     #[serde(default)]
     #[schemars(length(max = MAX_TARGETS), extend("x-kubernetes-validations" = schema::rule(
         "self.all(t, (t.kind == 'Service' && (!has(t.group) || t.group in ['', 'core'])) || \

@@ -12,7 +12,7 @@ use super::schema;
 use super::selector::{self, WorkloadSelector};
 use super::values::{self, Span};
 
-/// Objects in this namespace hold for the whole mesh.
+/// The root namespace of a folder's mesh: policies there hold for the whole mesh.
 pub const ROOT_NAMESPACE: &str = "anyam-system";
 /// Ports of one workload that may have a mode of their own.
 const MAX_MTLS_PORTS: usize = 64;
@@ -39,7 +39,8 @@ pub struct MeshPolicy {
     selector::ONE_OF_BOTH,
 ])))]
 pub struct MeshSpec {
-    /// Workloads of the policy's namespace. Default: the namespace; in `anyam-system`, the mesh.
+    /// Workloads of the policy's namespace. Default: the namespace; in the root namespace, which is the
+    /// control plane's (in a folder `anyam-system`), the mesh.
     #[serde(default)]
     #[schemars(length(max = MAX_TARGETS), extend("x-kubernetes-validations" = schema::rule(
         "self.all(t, t.kind == 'Workload' && (!has(t.group) || t.group in ['', 'mesh.anyam.dev']) \

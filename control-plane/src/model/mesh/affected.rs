@@ -9,7 +9,6 @@ use super::index::{Facet, Index};
 use super::join;
 use super::objects::Objects;
 use crate::model::manifest::object::{Key, Kind, ObjectId, Target};
-use crate::model::manifest::policy::ROOT_NAMESPACE;
 use crate::model::manifest::read::Object;
 use crate::model::manifest::route::Route;
 use crate::model::manifest::workload::Workload;
@@ -187,14 +186,14 @@ impl Affected {
         }
     }
 
-    /// The policies that hold somewhere changed.
-    pub fn policies_changed(&mut self, objects: &Objects, facet: &Facet) {
+    /// The policies that hold somewhere changed. `root`: the root namespace.
+    pub fn policies_changed(&mut self, objects: &Objects, facet: &Facet, root: &str) {
         let changed = &mut self.changed;
         match facet {
             // Rare, and it may concern anything there.
             Facet::OfNamespace(Kind::MeshPolicy, _) => changed.everything = true,
             Facet::OfWorkload(Kind::MeshPolicy, key) => drop(changed.governed.insert(key.clone())),
-            Facet::OfNamespace(_, name) if name == ROOT_NAMESPACE => changed.all_authorized = true,
+            Facet::OfNamespace(_, name) if name == root => changed.all_authorized = true,
             Facet::OfNamespace(_, name) => {
                 changed.authorized.extend(objects.workloads(name).cloned());
             }

@@ -7,7 +7,6 @@ use persistent::Map;
 use super::{Mesh, WorkloadEntry, join};
 use crate::model::manifest::authorization::AuthorizationPolicy;
 use crate::model::manifest::object::{Key, Target};
-use crate::model::manifest::policy::ROOT_NAMESPACE;
 
 /// AuthorizationPolicies by what they hold for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,7 +25,8 @@ impl Mesh {
     ) -> Vec<&Arc<AuthorizationPolicy>> {
         let all = &self.authorization;
         let own = &entry.workload.meta;
-        let whole = [ROOT_NAMESPACE, &own.namespace].map(|name| all.by_namespace.get(name));
+        let whole = [&self.options.root_namespace, &own.namespace];
+        let whole = whole.map(|name| all.by_namespace.get(name));
         let targeted = all.by_workload.get(&own.key());
         let services = entry.covered_by.iter();
         let services = services.map(|key| all.by_service.get(key));

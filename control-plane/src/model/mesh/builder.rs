@@ -188,9 +188,10 @@ impl Builder {
                 affected.granted(&self.objects, &namespace);
             }
         }
+        let options = Arc::clone(&next.options);
         for facet in affected.policies.clone() {
             if policies::place(&self.objects, next, &facet) {
-                affected.policies_changed(&self.objects, &facet);
+                affected.policies_changed(&self.objects, &facet, &options.root_namespace);
             } else {
                 affected.policies.remove(&facet);
             }

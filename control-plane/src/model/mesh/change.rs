@@ -39,6 +39,12 @@ pub enum LeftOutEffect {
     Unused,
     /// The greatest value that is allowed holds.
     Bounded,
+    /// A rule of an AuthorizationPolicy allows nothing, or denies everything.
+    RuleRefuses,
+    /// A mode of a MeshPolicy becomes the strictest.
+    StrictestMode,
+    /// A policy refuses what it can for its targets.
+    Strictest,
     /// One of several matches of a route's rule.
     MatchDropped,
     /// Of the rule with this index, as written.
@@ -62,6 +68,9 @@ impl fmt::Display for LeftOutEffect {
         f.write_str(match self {
             LeftOutEffect::Unused => "this part is left out",
             LeftOutEffect::Bounded => "the greatest value that is allowed holds",
+            LeftOutEffect::RuleRefuses => "so the rule lets nothing through",
+            LeftOutEffect::StrictestMode => "so the strictest mode holds",
+            LeftOutEffect::Strictest => "so the policy refuses all that it can for its targets",
             LeftOutEffect::MatchDropped => "this match is left out",
             LeftOutEffect::RuleDropped(_) => "the rule is left out",
             LeftOutEffect::RuleFails(_) => {

@@ -59,6 +59,8 @@ use super::manifest::workload::Workload;
 pub struct MeshOptions {
     pub trust_domain: String,
     pub cluster_domain: String,
+    /// Policies in this namespace hold for the whole mesh.
+    pub root_namespace: String,
     pub endpoints: EndpointsBy,
     /// Ranges in which Workloads that are no Pods have their addresses; `None`: anywhere.
     pub machine_ranges: Option<Vec<Cidr>>,
@@ -78,6 +80,7 @@ impl Default for MeshOptions {
         MeshOptions {
             trust_domain: "anyam.local".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
+            root_namespace: ROOT_NAMESPACE.to_owned(),
             endpoints: EndpointsBy::default(),
             machine_ranges: None,
         }
@@ -330,7 +333,7 @@ impl Mesh {
             .by_workload
             .get(&Key::new(namespace, workload));
         let near = self.policies.by_namespace.get(namespace);
-        let root = self.policies.by_namespace.get(ROOT_NAMESPACE);
+        let root = self.policies.by_namespace.get(&self.options.root_namespace);
         own.into_iter()
             .chain(near)
             .chain(root)

@@ -140,7 +140,13 @@ fn invalid_rules(route: &Route, left_out: &[LeftOut]) -> InvalidRules {
             LeftOutEffect::RuleDropped(rule) => drop(dropped.insert(rule)),
             LeftOutEffect::RuleFails(rule) => drop(failing.insert(rule)),
             LeftOutEffect::MatchDropped => {}
-            LeftOutEffect::ShareFails | LeftOutEffect::Unused | LeftOutEffect::Bounded => continue,
+            // The last three are of policies.
+            LeftOutEffect::ShareFails
+            | LeftOutEffect::Unused
+            | LeftOutEffect::Bounded
+            | LeftOutEffect::RuleRefuses
+            | LeftOutEffect::StrictestMode
+            | LeftOutEffect::Strictest => continue,
         }
         messages.push(format!("Dropped Rule: {part}"));
     }

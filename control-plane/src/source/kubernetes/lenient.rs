@@ -5,7 +5,9 @@
 //! Removing a part must not allow more than before: a match is removed with its rule; a rule whose
 //! filter is unknown answers 500, as Gateway API requires; an invalid rule of an Allow policy is
 //! removed, one of a Deny policy denies everything; a policy with too many invalid parts is as
-//! strict as possible for its targets.
+//! strict as possible for its targets (`policy`).
+
+mod policy;
 
 use std::borrow::Cow;
 
@@ -34,9 +36,6 @@ pub fn read(kind: Kind, mut node: Node<'static>) -> (Option<Object>, Vec<LeftOut
             },
         };
         let path = std::mem::take(&mut field.path);
-        if kind == Kind::AuthorizationPolicy && path == "spec.action" {
-            field.message.push_str("; so the policy refuses everything");
-        }
         field.path = removed.original(&path);
         let mut repair = Repair {
             kind,
@@ -58,10 +57,10 @@ pub fn read(kind: Kind, mut node: Node<'static>) -> (Option<Object>, Vec<LeftOut
     if !repair.make_strictest() {
         return (None, left_out);
     }
-    let message = format!("{MAX_PARTS} parts of it cannot be read; it refuses all that it can");
+    let message = format!("{MAX_PARTS} parts of it cannot be read");
     left_out.push(LeftOut {
         field: FieldError::new("spec", message),
-        effect: LeftOutEffect::Unused,
+        effect: LeftOutEffect::Strictest,
     });
     (read::object(kind, &node).ok(), left_out)
 }
@@ -99,6 +98,12 @@ fn element<'p>(path: &'p str, list: &str) -> Option<(usize, &'p str)> {
 enum Repaired {
     Unused,
     Bounded,
+    /// A rule of an AuthorizationPolicy.
+    RuleRefuses,
+    /// Of a MeshPolicy.
+    StrictestMode,
+    /// A policy, for its targets.
+    Strictest,
     MatchDropped,
     RuleDropped,
     RuleFails,
@@ -112,6 +117,9 @@ impl Repaired {
         match self {
             Repaired::Unused => LeftOutEffect::Unused,
             Repaired::Bounded => LeftOutEffect::Bounded,
+            Repaired::RuleRefuses => LeftOutEffect::RuleRefuses,
+            Repaired::StrictestMode => LeftOutEffect::StrictestMode,
+            Repaired::Strictest => LeftOutEffect::Strictest,
             Repaired::MatchDropped => LeftOutEffect::MatchDropped,
             Repaired::RuleDropped => LeftOutEffect::RuleDropped(rule),
             Repaired::RuleFails => LeftOutEffect::RuleFails(rule),
@@ -131,27 +139,15 @@ impl Repair<'_> {
     fn take_out(&mut self, path: &str, removed: &mut Removed) -> Option<Repaired> {
         match self.kind {
             Kind::HttpRoute | Kind::GrpcRoute => self.of_route(path, removed),
+            Kind::AuthorizationPolicy | Kind::MeshPolicy | Kind::BackendPolicy => {
+                self.of_policy(path, removed)
+            }
             _ => self.of_others(path, removed).then_some(Repaired::Unused),
         }
     }
 
     fn of_others(&mut self, path: &str, removed: &mut Removed) -> bool {
-        if let Some((index, _)) = element(path, "spec.targetRefs") {
-            // A policy without any target applies to its whole namespace.
-            let others = self.elements("spec.targetRefs") > 1;
-            return others && self.remove(&format!("spec.targetRefs[{index}]"), removed);
-        }
-        let fields = ["spec.targetRefs", "spec.selector"];
-        let targets = match self.kind {
-            Kind::AuthorizationPolicy | Kind::MeshPolicy => {
-                fields.iter().any(|field| path.starts_with(field))
-            }
-            _ => path.starts_with("spec.targetRefs"),
-        };
         match self.kind {
-            Kind::AuthorizationPolicy => !targets && self.of_authorization(path, removed),
-            Kind::MeshPolicy => !targets && self.of_mesh_policy(path, removed),
-            Kind::BackendPolicy => !targets && self.remove(path, removed),
             // Only entries of `from` and `to` are removed: a grant without one of the lists would
             // mean another one.
             Kind::ReferenceGrant => {
@@ -164,11 +160,7 @@ impl Repair<'_> {
                     None => !path.starts_with("spec.") && self.remove(path, removed),
                 }
             }
-            Kind::Service
-            | Kind::EndpointSlice
-            | Kind::Workload
-            | Kind::HttpRoute
-            | Kind::GrpcRoute => self.remove(path, removed),
+            _ => self.remove(path, removed),
         }
     }
 
@@ -258,126 +250,9 @@ impl Repair<'_> {
         true
     }
 
-    fn of_authorization(&mut self, path: &str, removed: &mut Removed) -> bool {
-        let action = self.action();
-        if path == "spec.action" {
-            // The action may be one that refuses; an Allow without rules refuses everything.
-            return self.make_strictest();
-        }
-        if let Some((index, _)) = element(path, "spec.rules") {
-            let rule = format!("spec.rules[{index}]");
-            return match (action == "Deny", self.node.at_mut(&rule)) {
-                (true, Some(rule)) => {
-                    rule.value = Value::Mapping(Vec::new());
-                    true
-                }
-                _ => self.remove(&rule, removed),
-            };
-        }
-        if !path.starts_with("spec.") {
-            return self.remove(path, removed);
-        }
-        // The field may have narrowed what the rules match.
-        let rules = strictest_rules(action);
-        let replaced = self.node.at_mut("spec.rules");
-        let replaced = replaced.map(|it| it.value = Value::Sequence(rules));
-        let gone = path != "spec.rules" && self.node.remove(path);
-        gone || replaced.is_some()
-    }
-
-    fn of_mesh_policy(&mut self, path: &str, removed: &mut Removed) -> bool {
-        if matches!(path, "spec.mtls" | "spec.mtls.ports" | "spec.egress") {
-            // None of its modes can be read, so all of them become the strictest.
-            let (field, mode) = match path {
-                "spec.egress" => ("egress", "Block"),
-                _ => ("mtls", "Strict"),
-            };
-            return self.set_mode(field, mode);
-        }
-        let strictest = match path {
-            "spec.mtls.mode" => "Strict",
-            "spec.egress.mode" => "Block",
-            _ if path.starts_with("spec.mtls.ports.") => "Strict",
-            _ => return self.remove(path, removed),
-        };
-        match self.node.at_mut(path) {
-            Some(mode) if mode.text() != strictest => {
-                *mode = text(strictest);
-                true
-            }
-            _ => self.remove(path, removed),
-        }
-    }
-
-    /// Replaces a field of `spec` that holds a mode, if it is there.
-    fn set_mode(&mut self, field: &str, mode: &'static str) -> bool {
-        let Some(found) = self.node.at_mut(&format!("spec.{field}")) else {
-            return false;
-        };
-        let is_set = found.get("mode").is_some_and(|it| it.text() == mode);
-        let alone = matches!(&found.value, Value::Mapping(entries) if entries.len() == 1);
-        found.value = Value::Mapping(vec![(text("mode"), text(mode))]);
-        // Otherwise the same repair would repeat without end.
-        !(is_set && alone)
-    }
-
-    /// The action of an AuthorizationPolicy; Allow if it has none that is known.
-    fn action(&mut self) -> &'static str {
-        let action = self.node.at_mut("spec.action");
-        let action = action.map_or("", |it| it.text());
-        let known = ["Deny", "Audit"];
-        let known = known.into_iter().find(|it| it.eq_ignore_ascii_case(action));
-        known.unwrap_or("Allow")
-    }
-
-    /// Removes everything but the targets of a policy, and makes it refuse what it can for them;
-    /// false if a policy of this kind cannot refuse.
-    fn make_strictest(&mut self) -> bool {
-        let action = self.action();
-        let targets = self.node.at_mut("spec.targetRefs").cloned();
-        let mut spec = vec![(text("targetRefs"), targets.unwrap_or_else(empty_list))];
-        if let Some(selector) = self.node.at_mut("spec.selector").cloned() {
-            spec.push((text("selector"), selector));
-        }
-        match self.kind {
-            Kind::AuthorizationPolicy => {
-                spec.push((text("action"), text(action)));
-                let rules = Value::Sequence(strictest_rules(action));
-                spec.push((text("rules"), node(rules)));
-            }
-            Kind::MeshPolicy => {
-                for (field, mode) in [("mtls", "Strict"), ("egress", "Block")] {
-                    let given = self.node.at_mut(&format!("spec.{field}"));
-                    if given.is_some_and(|it| !it.is_null()) {
-                        let mode = Value::Mapping(vec![(text("mode"), text(mode))]);
-                        spec.push((text(field), node(mode)));
-                    }
-                }
-            }
-            _ => return false,
-        }
-        let Some(whole) = self.node.at_mut("spec") else {
-            return false;
-        };
-        whole.value = Value::Mapping(spec);
-        true
-    }
-
     fn elements(&mut self, list: &str) -> usize {
         self.node.at_mut(list).map_or(0, |it| it.elements().len())
     }
-}
-
-/// No rules for an Allow policy, for others one rule that matches everything.
-fn strictest_rules(action: &str) -> Vec<Node<'static>> {
-    match action {
-        "Allow" => Vec::new(),
-        _ => vec![node(Value::Mapping(Vec::new()))],
-    }
-}
-
-fn empty_list() -> Node<'static> {
-    node(Value::Sequence(Vec::new()))
 }
 
 fn text(text: &'static str) -> Node<'static> {
@@ -598,7 +473,7 @@ mod tests {
     fn an_invalid_mode_is_the_strictest() {
         let spec = json!({
             "targetRefs": [{"kind": "Workload", "name": "w"}],
-            "mtls": {"mode": "Quantum", "ports": {"80": "New"}, "z": 1},
+            "mtls": {"mode": "Quantum", "ports": {"80": "New"}},
             "egress": {"mode": "Ask"},
         });
         let (object, left_out) = parts(Kind::MeshPolicy, spec);
@@ -608,6 +483,78 @@ mod tests {
         let mtls = policy.spec.mtls.clone().unwrap();
         assert_eq!(mtls.mode, Some(MtlsMode::Strict), "{left_out:?}");
         assert_eq!(mtls.ports.into_values().next(), Some(MtlsMode::Strict));
+    }
+
+    /// A policy with a field beside its `spec`, and what is said of it.
+    fn policy_beside(kind: Kind, spec: Json, beside: Option<(&str, Json)>) -> (Object, String) {
+        let mut object = json!({"metadata": {"name": "a", "namespace": "n"}, "spec": spec});
+        if let Some((field, value)) = beside {
+            object[field] = value;
+        }
+        let manifest: Manifest = serde_json::from_value(object).unwrap();
+        let (object, left_out) = read(kind, manifest.node);
+        let parts = left_out.iter().map(ToString::to_string);
+        (object.unwrap(), parts.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// What the API server keeps of fields that it does not know: each may be one that narrows.
+    #[test]
+    fn an_unknown_field_of_an_allow_policy_opens_nothing() {
+        let anyone = json!([{"from": [{"namespaces": ["a"]}]}]);
+        let targets = json!([{"kind": "Workload", "name": "w"}]);
+        let misspelt = json!([{"to": [{"prots": [80]}]}]);
+        for (spec, beside, path) in [
+            (
+                json!({"rules": misspelt}),
+                None,
+                "spec.rules[0].to[0].prots",
+            ),
+            (json!({"rules": [{"when": []}]}), None, "spec.rules[0].when"),
+            (json!({"rules": anyone, "odd": {}}), None, "spec.odd"),
+            (json!({"rules": anyone, "a.b": {}}), None, "spec.a.b"),
+            (json!({"rules": anyone}), Some(("odd", targets)), "odd"),
+        ] {
+            let (object, said) = policy_beside(Kind::AuthorizationPolicy, spec, beside);
+            let Object::Authorization(policy) = object else {
+                panic!("{object:?}")
+            };
+            assert!(policy.rules.is_empty(), "{path}: {policy:?}");
+            let expected = format!("{path}: unknown field");
+            assert!(said.starts_with(&expected), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_field_of_a_mesh_policy_weakens_no_mode() {
+        let modes = |spec: Json, beside: Option<(&str, Json)>| {
+            let (object, said) = policy_beside(Kind::MeshPolicy, spec, beside);
+            let Object::Mesh(policy) = object else {
+                panic!("{object:?}")
+            };
+            let mtls = policy.spec.mtls.as_ref().and_then(|mtls| mtls.mode);
+            (mtls, policy.spec.egress.map(|it| it.mode), said)
+        };
+        let weak = json!({"mode": "Permissive"});
+        let limited = json!({"mode": "Disabled", "for": ["x"]});
+        for (spec, beside, path) in [
+            (json!({"mtls": {"mod": "Strict"}}), None, "spec.mtls.mod"),
+            (json!({"mtls": limited}), None, "spec.mtls.for"),
+            (json!({"mtls": weak, "odd": {}}), None, "spec.odd"),
+            (json!({"mtls": weak}), Some(("odd", json!([]))), "odd"),
+        ] {
+            let (mtls, egress, said) = modes(spec, beside);
+            assert_eq!((mtls, egress), (Some(MtlsMode::Strict), None), "{path}");
+            let expected = format!("{path}: unknown field");
+            assert!(said.starts_with(&expected), "{said}");
+        }
+        let egress = json!({"mode": "Allow", "except": ["10.0.0.0/8"]});
+        let (_, egress, said) = modes(json!({"egress": egress}), None);
+        assert_eq!(egress, Some(EgressMode::Block), "{said}");
+        // What says nothing of access is left out alone.
+        let log = json!({"format": "Json", "colour": true});
+        let (mtls, _, said) = modes(json!({"mtls": weak, "accessLog": log}), None);
+        assert_eq!(mtls, Some(MtlsMode::Permissive), "{said}");
     }
 
     #[test]

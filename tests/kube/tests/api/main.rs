@@ -1,11 +1,13 @@
 //! An API server without nodes, as tests that need no pods use it.
 //!
 //! `objects`: watch, Lease, tokens; `webhook`: calls of the API server; `life`: restarts, several
-//! at once, nothing left behind; `status`: conditions that the control plane writes.
+//! at once, nothing left behind; `status`: conditions that the control plane writes; `unknown_fields`:
+//! what it does with fields of policies that it does not know.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod life;
 mod objects;
 mod status;
+mod unknown_fields;
 mod webhook;

@@ -15,17 +15,17 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// A status that is written again and again waits up to a minute.
-const TIMEOUT: Duration = Duration::from_secs(90);
+pub const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A control plane's source, model and writer of statuses.
-struct ControlPlane {
-    translator: Arc<Translator>,
+pub struct ControlPlane {
+    pub translator: Arc<Translator>,
     leads: watch::Sender<bool>,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl ControlPlane {
-    async fn start(server: &ApiServer, leads: bool) -> Self {
+    pub async fn start(server: &ApiServer, leads: bool) -> Self {
         let client = server.client().await;
         let cluster = Cluster::new(client.clone(), "test");
         let statuses = cluster.statuses();
@@ -83,7 +83,7 @@ fn route(name: &str, parents: Value, rules: Value) -> Value {
     })
 }
 
-fn get(server: &ApiServer, resource: &str, name: &str) -> Value {
+pub fn get(server: &ApiServer, resource: &str, name: &str) -> Value {
     serde_json::from_str(&server.kubectl(&["get", resource, name, "-o", "json"])).unwrap()
 }
 
@@ -94,7 +94,7 @@ fn entries(route: &Value) -> (Vec<Value>, Vec<Value>) {
     all.partition(|entry| entry["controllerName"] == CONTROLLER)
 }
 
-fn condition(of: &Value, kind: &str) -> Value {
+pub fn condition(of: &Value, kind: &str) -> Value {
     let all = of["conditions"].as_array().cloned().unwrap_or_default();
     let found = all.into_iter().find(|it| it["type"] == kind);
     found.unwrap_or_default()

@@ -62,6 +62,8 @@ async fn another_replica_leads_after_the_lease_or_at_once_after_a_shutdown() {
         released.elapsed()
     );
     writes(&bench, "c").await;
+    // The first was killed, the second removed its own.
+    assert_eq!(bench.temporary_folders(), 1);
     for control in [&first, &second, &third] {
         control.assert_rights();
     }

@@ -2,16 +2,18 @@
 //! only. Each control plane has the rights of the chart and no others.
 //!
 //! - `identity`: certificates for pods' tokens; other tokens are refused
-//! - `root`: the root's Secret and ConfigMap; `webhook`: its `caBundle`
+//! - `root`: the root's Secret and ConfigMap; `root_namespace`: policies of the whole mesh; `webhook`: its `caBundle`
 //! - `lease`: leader election of two replicas; `rights`: no right of the chart is to spare
-//! - `harness`, `sidecar`: the processes
+//! - `cert_manager`: a root below cert-manager's issuer; `source`: the API server's loss and return
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cert_manager;
 mod harness;
 mod identity;
 mod lease;
 mod rights;
 mod root;
-mod sidecar;
+mod root_namespace;
+mod source;
 mod webhook;

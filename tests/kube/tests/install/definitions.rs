@@ -1,10 +1,13 @@
 use std::path::Path;
 
 use anyam_tests_kube::{ApiServer, Helm, Kubectl};
+use serde_json::Value;
+use xds_proto::yaml;
 
 /// Manifests that the control plane's parser is tested with.
 const ACCEPTED: &str = include_str!("../../../../control-plane/tests/crds/accepted.yaml");
 const REFUSED: &str = include_str!("../../../../control-plane/tests/crds/refused.yaml");
+const KEPT: &str = include_str!("../../../../control-plane/tests/crds/kept.yaml");
 
 fn with_definitions() -> ApiServer {
     let server = ApiServer::start();
@@ -40,25 +43,45 @@ fn valid_objects_are_accepted_and_invalid_ones_rejected() {
     assert!(taken.is_empty(), "{}", taken.join("\n"));
 }
 
+/// A pruned field would be one that nothing refuses, whatever it was to narrow.
+#[test]
+fn unknown_fields_of_policies_are_kept_for_clients_without_strict_validation() {
+    let server = with_definitions();
+    for validate in ["--validate=false", "--validate=strict"] {
+        for document in KEPT.split("\n---\n") {
+            let create = ["create", validate, "--output=json", "-f", "-"];
+            let stored = server.kubectl_with(document, &create);
+            let stored: Value = serde_json::from_str(&stored).unwrap();
+            let sent = yaml::documents(document).next().unwrap().unwrap().to_json();
+            assert_eq!(stored["spec"], sent["spec"], "{document}");
+            assert_eq!(stored["targetRefs"], sent["targetRefs"], "{document}");
+            server.kubectl_with(document, &["delete", "-f", "-"]);
+        }
+    }
+}
+
 #[test]
 fn messages_of_rejections_name_the_remedy() {
     let server = with_definitions();
-    for (spec, message) in [
+    for (kind, spec, message) in [
         (
+            "AuthorizationPolicy",
             "{action: Deny}",
             "rules is required for Deny and Audit; `[{}]` matches everything",
         ),
         (
+            "AuthorizationPolicy",
             "{rules: [{from: [{}]}]}",
             "spec.rules[0].from[0]: Invalid value",
         ),
         (
-            "{rules: [{to: [{prots: [80]}]}]}",
-            "unknown field \"spec.rules[0].to[0].prots\"",
+            "Workload",
+            "{addresses: [10.0.0.1], prots: [80]}",
+            "unknown field \"spec.prots\"",
         ),
     ] {
         let manifest = format!(
-            "{{apiVersion: mesh.anyam.dev/v1alpha1, kind: AuthorizationPolicy, metadata: {{name: a, namespace: shop}}, spec: {spec}}}"
+            "{{apiVersion: mesh.anyam.dev/v1alpha1, kind: {kind}, metadata: {{name: a, namespace: shop}}, spec: {spec}}}"
         );
         let output = server.try_kubectl_with(&manifest, &["create", "-f", "-"]);
         assert!(output.stderr.contains(message), "{spec}: {output:?}");

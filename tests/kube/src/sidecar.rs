@@ -8,11 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyam_tests::program;
-use anyam_tests_kube::until;
 use serde_json::Value;
 
-use super::harness::{Bench, TIMEOUT, openssl};
+use crate::command::program;
+use crate::control_plane::{Bench, openssl};
+use crate::wait::until;
+
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Ports of loopback that were free a moment ago.
 fn free_ports<const N: usize>() -> [u16; N] {
