@@ -88,8 +88,8 @@ pub struct Compiler {
     ids: AtomicU64,
     pub counts: Counts,
     filter_names: FilterNames,
-    /// Assignments whose cluster is not there yet, by EDS service name.
-    waiting: HashMap<Name, Arc<Assignment>>,
+    /// Assignments by EDS service name: any number of clusters may ask for one, now or later.
+    assignments: HashMap<Name, Arc<Assignment>>,
     services: known::Services,
     peers: known::PeerAddresses,
     referrers: known::Referrers,
@@ -183,7 +183,7 @@ impl Compiler {
             ids: AtomicU64::new(1),
             counts: Counts::new(registry)?,
             filter_names: FilterNames::default(),
-            waiting: HashMap::new(),
+            assignments: HashMap::new(),
             services: known::Services::default(),
             peers: known::PeerAddresses::default(),
             referrers: known::Referrers::default(),
