@@ -183,6 +183,10 @@ resource_metrics! {
             "Connections that took longer than connect_timeout.";
         requests = "anyam_cluster_requests_total", "Requests sent, retries included.";
         retries = "anyam_cluster_retries_total", "Requests sent again.";
+        resends = "anyam_cluster_resends_total",
+            "Requests sent again, beside retries, because their kept connection had been closed.";
+        unproven_resends = "anyam_cluster_unproven_resends_total",
+            "Resends of safe requests without proof that nothing of them had arrived.";
         retry_overflows = "anyam_cluster_retry_overflows_total",
             "Retries that the retry limit or budget forbade.";
         overflows = "anyam_cluster_overflows_total",
