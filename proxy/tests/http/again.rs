@@ -217,6 +217,67 @@ async fn a_safe_request_is_sent_once_more() {
         let answer = clients[0].ask(&request).await;
         assert!(answer.starts_with("HTTP/1.1 503 "), "{method}: {answer}");
         assert_eq!(seconds.load(SeqCst), expected, "{method}");
+        let counted = expected as u64 - 1;
+        assert_eq!(resends(&proxy), (counted, counted), "{method}");
+    }
+}
+
+/// How many requests were sent again because a kept connection was closed; of these, how many
+/// without proof that they had not arrived.
+fn resends(proxy: &Proxy) -> (u64, u64) {
+    let snapshot = proxy.store.load();
+    let metrics = &snapshot.clusters["shop"].metrics;
+    (metrics.resends.get(), metrics.unproven_resends.get())
+}
+
+/// Serves one request, then answers `second` once `least` bytes of another have come, then ends.
+async fn once_then(mut tcp: TcpStream, second: &str, least: usize) {
+    let mut buffer = Vec::new();
+    read_message(&mut tcp, &mut buffer).await;
+    tcp.write_all(ok("first").as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < least {
+        if tcp.read_buf(&mut seen).await.unwrap() == 0 {
+            return;
+        }
+    }
+    tcp.write_all(second.as_bytes()).await.unwrap();
+    // All of what the client still sends is read: the end is FIN, and no reset.
+    tcp.shutdown().await.unwrap();
+    let _ = tcp.read_to_end(&mut Vec::new()).await;
+}
+
+/// Neither after a byte of a response, nor when the body was too long to be kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_safe_request_is_not_sent_again_when_it_may_have_had_an_effect() {
+    let long = "x".repeat(256 << 10);
+    let with_body = format!(
+        "GET / HTTP/1.1\r\nHost: shop\r\nContent-Length: {}\r\n\r\n{long}",
+        long.len()
+    );
+    for (second, request, least) in [
+        ("H", get("/"), 1),
+        ("HTTP/1.1 103 Early Hints\r\n\r\n", get("/"), 1),
+        ("", with_body, 128 << 10),
+    ] {
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counter = connections.clone();
+        let upstream = listen(move |tcp, _| {
+            counter.fetch_add(1, SeqCst);
+            once_then(tcp, second, least)
+        })
+        .await;
+        let proxy = Proxy::start(Setup::new(upstream));
+        let mut client = Client::connect(proxy.address).await;
+        assert!(client.ask(&get("/")).await.ends_with("first"));
+        client.send(&request).await;
+        let mut answer = client.receive().await;
+        if answer.starts_with("HTTP/1.1 103") {
+            answer = client.receive().await;
+        }
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{second:?}: {answer}");
+        assert_eq!(connections.load(SeqCst), 1, "{second:?}");
+        assert_eq!(resends(&proxy), (0, 0), "{second:?}");
     }
 }
 

@@ -116,3 +116,33 @@ async fn a_cluster_takes_traffic_once_its_names_are_known() {
         assert_eq!(status(port).await, Some(200), "version {version}");
     }
 }
+
+/// Two clusters with the same endpoints: the second one comes when their assignment was delivered
+/// long ago, and the control plane does not send it again.
+#[tokio::test]
+async fn a_cluster_that_comes_later_than_its_endpoints_has_them() {
+    let mut control = ControlPlane::start().await;
+    let port = free_port();
+    let proxy = Proxy::start(control.bootstrap(&[], &[]));
+    let mut stream = control.stream().await;
+    let named = |name: &str| {
+        let mut cluster = eds_cluster(name, "60s");
+        cluster["eds_cluster_config"]["service_name"] = "shop".into();
+        cluster
+    };
+    let front = |cluster| http_listener("front", port, all_to(cluster));
+    stream.give(cluster("1", &named("one"))).await;
+    stream.give(endpoints("shop", "1", upstream().await)).await;
+    stream.give(listener("1", &front("one"))).await;
+    assert_eq!(first_status(port).await, 200);
+    stream.give(cluster("1", &named("two"))).await;
+    stream.give(listener("2", &front("two"))).await;
+    assert_eq!(status(port).await, Some(200));
+    stream.remove(type_url::CLUSTER, "one").await;
+    assert_eq!(status(port).await, Some(200));
+    // What changes reaches those that are left.
+    let other = crate::process::answering(|| 418).await;
+    stream.give(endpoints("shop", "2", other)).await;
+    assert_eq!(status(port).await, Some(418));
+    while !proxy.is_live().await {}
+}

@@ -36,8 +36,9 @@ impl Compiler {
         for step in steps {
             match step {
                 SnapshotStep::Set(Compiled::Endpoints(name, assignment)) => {
-                    endpoints.push((name, assignment));
+                    endpoints.push((name, Some(assignment)));
                 }
+                SnapshotStep::Remove(type_url::ENDPOINT, name) => endpoints.push((name, None)),
                 other => others.push(other),
             }
         }
@@ -97,8 +98,6 @@ impl Compiler {
             type_url::ROUTE => next.remove_route(name),
             // TLS contexts keep their certificates: a lost stream must not end TLS.
             type_url::SECRET => next.remove_secret(name),
-            // As Envoy: an assignment that is taken away leaves the endpoints as they are.
-            type_url::ENDPOINT => drop(self.waiting.remove(name)),
             type_url::WORKLOAD => next.remove_workloads(&self.peers.remove(name)),
             _ => {}
         }
@@ -120,8 +119,9 @@ impl Compiler {
                 cluster.set_endpoints(bind(cluster, addresses, &before), *overprovisioning);
             }
             Discovery::Eds { service_name } => {
-                if let Some(assignment) = self.waiting.remove(service_name) {
-                    bind_assignment(cluster, &assignment, &before);
+                if let Some(assignment) = self.assignments.get(service_name) {
+                    self.counts.bound.inc();
+                    bind_assignment(cluster, assignment, &before);
                 } else if before.ready && previous.is_some_and(|p| has_service(p, service_name)) {
                     cluster.set_endpoints(rebind(cluster, &before), before.overprovisioning);
                 }
@@ -138,13 +138,18 @@ impl Compiler {
         }
     }
 
+    /// `None`: no cluster asks for the assignment any more. As in Envoy, that leaves the endpoints
+    /// of the clusters that had it as they are.
     fn set_all_endpoints(
         &mut self,
         clusters: &Map<Name, Arc<Cluster>>,
-        assignments: Vec<(Name, Arc<Assignment>)>,
+        assignments: Vec<(Name, Option<Arc<Assignment>>)>,
     ) {
         for (name, assignment) in assignments {
-            let mut wanted = false;
+            let Some(assignment) = assignment else {
+                self.assignments.remove(&name);
+                continue;
+            };
             for cluster in self
                 .services
                 .of(&name)
@@ -152,11 +157,8 @@ impl Compiler {
             {
                 self.counts.bound.inc();
                 bind_assignment(cluster, &assignment, &cluster.endpoints.load());
-                wanted = true;
             }
-            if !wanted {
-                self.waiting.insert(name, assignment);
-            }
+            self.assignments.insert(name, assignment);
         }
     }
 }

@@ -70,7 +70,7 @@ use crate::connection_limit::ConnectionLimit;
 use crate::log_sink::Sinks;
 use crate::metrics::registry::{Registry, RegistryError};
 use crate::metrics::resource::{
-    ClusterFamilies, ClusterMetrics, ListenerFamilies, ListenerMetrics,
+    ClusterFamilies, ClusterMetrics, CompressorFamilies, ListenerFamilies, ListenerMetrics,
 };
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
@@ -85,11 +85,12 @@ pub struct Compiler {
     secrets: Arc<SecretStore>,
     listener_metrics: ListenerFamilies,
     cluster_metrics: ClusterFamilies,
+    compressor_metrics: CompressorFamilies,
     ids: AtomicU64,
     pub counts: Counts,
     filter_names: FilterNames,
-    /// Assignments whose cluster is not there yet, by EDS service name.
-    waiting: HashMap<Name, Arc<Assignment>>,
+    /// Assignments by EDS service name: any number of clusters may ask for one, now or later.
+    assignments: HashMap<Name, Arc<Assignment>>,
     services: known::Services,
     peers: known::PeerAddresses,
     referrers: known::Referrers,
@@ -180,10 +181,11 @@ impl Compiler {
             secrets,
             listener_metrics: ListenerFamilies::new(registry)?,
             cluster_metrics: ClusterFamilies::new(registry)?,
+            compressor_metrics: CompressorFamilies::new(registry)?,
             ids: AtomicU64::new(1),
             counts: Counts::new(registry)?,
             filter_names: FilterNames::default(),
-            waiting: HashMap::new(),
+            assignments: HashMap::new(),
             services: known::Services::default(),
             peers: known::PeerAddresses::default(),
             referrers: known::Referrers::default(),
@@ -308,6 +310,7 @@ impl Compiler {
         FilterScope {
             names: &self.filter_names,
             counts: &self.counts,
+            compressors: &self.compressor_metrics,
         }
     }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use smallvec::SmallVec;
 
 use super::downstream::DownstreamIo;
-use super::retry::{Retries, RetryDecision};
+use super::retry::{Retries, RetryDecision, StaleResends};
 use super::state::{Clocks, ForwardPlan, Upload};
 use super::upgrade;
 use super::upstream::{Staleness, UpstreamIo};
@@ -31,8 +31,6 @@ use crate::upstream::outlier::AttemptResult;
 
 /// Body bytes kept so that a request survives a connection that was closed while it was idle.
 const STALE_REPLAY: usize = 64 * 1024;
-/// Closed idle connections that one request may run into before it counts as a failure.
-const MAX_STALE: u32 = 8;
 
 /// One request on its way to an upstream.
 pub struct Attempts<'a, 'd> {
@@ -44,6 +42,7 @@ pub struct Attempts<'a, 'd> {
     pub(super) clocks: Clocks<'a>,
     /// Endpoints of earlier attempts.
     tried: SmallVec<[SocketAddr; 4]>,
+    resends: StaleResends,
 }
 
 /// An upstream that answered; its head is in `info.response`.
@@ -84,6 +83,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
             down,
             plan,
             tried: SmallVec::new(),
+            resends: StaleResends::default(),
         }
     }
 
@@ -109,7 +109,6 @@ impl<'a, 'd> Attempts<'a, 'd> {
         let mut retries = Retries::new(policy);
         self.clocks
             .limit_tries(retries.per_try_timeout(), retries.per_try_idle_timeout());
-        let (mut stale, mut repeats_safe) = (0u32, true);
         loop {
             let outcome = self.once(retries.avoids_previous()).await;
             let (outcome, again) = match outcome {
@@ -119,13 +118,13 @@ impl<'a, 'd> Attempts<'a, 'd> {
                     let again = retries.after(head, self.upload.pump.can_replay(), &limits);
                     (Ok(answer), again)
                 }
-                Err(failed)
-                    if self.repeats_stale(failed.stale, repeats_safe)
-                        && stale < MAX_STALE
-                        && self.upload.pump.can_replay() =>
-                {
-                    stale = stale.saturating_add(1);
-                    repeats_safe &= failed.stale == Staleness::Proven;
+                Err(failed) if self.may_resend(failed.stale) => {
+                    self.resends.begin(failed.stale);
+                    let metrics = &self.plan.cluster.metrics;
+                    metrics.resends.inc();
+                    if failed.stale == Staleness::Possible {
+                        metrics.unproven_resends.inc();
+                    }
                     self.info.attempts = self.info.attempts.saturating_sub(1);
                     self.begin_again();
                     continue;
@@ -158,14 +157,9 @@ impl<'a, 'd> Attempts<'a, 'd> {
         }
     }
 
-    /// Whether a request is sent again after a connection was found stale: once if that is only
-    /// possible, and then only a safe method (RFC 9110 9.2.1).
-    fn repeats_stale(&self, stale: Staleness, repeats_safe: bool) -> bool {
-        match stale {
-            Staleness::Proven => true,
-            Staleness::Possible => repeats_safe && self.info.request.method().is_safe(),
-            Staleness::None => false,
-        }
+    /// Whether the request is sent again after its connection was found stale.
+    fn may_resend(&self, stale: Staleness) -> bool {
+        self.resends.allow(stale, self.info.request.method()) && self.upload.pump.can_replay()
     }
 
     /// Prepares another attempt, with the same body and new time-outs.
@@ -216,7 +210,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
             }
             Err(failure) => {
                 let stale = lease.up.staleness(&failure);
-                if !self.repeats_stale(stale, true) {
+                if !self.may_resend(stale) {
                     self.report(&endpoint, &failure);
                 }
                 Err(AttemptFailure { failure, stale })

@@ -8,7 +8,6 @@ use super::mirror;
 use super::pump::ResponsePump;
 use super::upstream::UpstreamIo;
 use crate::bug;
-use crate::http::filter::Throttle;
 use crate::http::h1::TunnelRequest;
 use crate::http::request::error::Failure;
 use crate::message::head::{Head, HeaderId};
@@ -39,11 +38,11 @@ impl Attempts<'_, '_> {
     /// # Errors
     /// When a side fails, or a deadline passes.
     pub async fn relay(&mut self, answer: &mut UpstreamResponse) -> Result<(), Failure> {
-        let mut response = ResponsePump::default();
-        if let Some(rate) = self.info.filters.response_rate() {
-            let timers = &self.conn.worker.timers;
-            response.throttle = Some(Box::new(Throttle::new(rate, timers)));
+        let mut filters = self.info.filters.response_body.take();
+        if let Some(filters) = &mut filters {
+            filters.begin(&self.conn.worker.timers);
         }
+        let mut response = ResponsePump::new(filters);
         let tunnel = answer.framing.tunnel;
         if tunnel {
             self.down.open_tunnel();

@@ -1,14 +1,49 @@
-//! Whether, and when, a request is sent again. Source: Envoy's `x-envoy-retry-on` reference.
+//! Whether, and when, a request is sent again: by the retry policy (Envoy's `x-envoy-retry-on`
+//! reference), and without one after a kept connection turned out to be closed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::upstream::Staleness;
 use crate::config::route::{RetryOn, RetryPolicy};
 use crate::http::request::error::Failure;
 use crate::http::request::matching;
-use crate::message::head::{Head, HeaderId};
+use crate::message::head::{Head, HeaderId, Method};
 use crate::metrics::ResponseFlags;
 use crate::upstream::limits::{CircuitBreakers, Permit};
+
+/// Closed idle connections that one request may run into before it counts as a failure.
+const MAX_STALE: u32 = 8;
+
+/// How one request was sent again because its kept connection had been closed. These are no retries:
+/// no policy is needed, and no permit taken.
+#[derive(Default)]
+pub struct StaleResends {
+    count: u32,
+    /// One was without proof that the upstream had not processed the request.
+    unproven: bool,
+}
+
+impl StaleResends {
+    /// Whether a request, all of which can be sent again, may be. Without proof that the upstream
+    /// has processed nothing of it that is allowed once, and only for a safe method: RFC 9110 9.2.2
+    /// forbids it to proxies for methods that are not idempotent, and of the idempotent ones PUT and
+    /// DELETE may undo what another client did between the two.
+    pub fn allow(&self, stale: Staleness, method: Method) -> bool {
+        self.count < MAX_STALE
+            && match stale {
+                Staleness::Proven => true,
+                Staleness::Possible => !self.unproven && method.is_safe(),
+                Staleness::None => false,
+            }
+    }
+
+    /// The request is sent again.
+    pub fn begin(&mut self, stale: Staleness) {
+        self.count = self.count.saturating_add(1);
+        self.unproven |= stale == Staleness::Possible;
+    }
+}
 
 /// What to do with an attempt's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +208,34 @@ mod tests {
         let mut head = Head::new();
         head.set_status(status);
         head
+    }
+
+    #[test]
+    fn a_request_is_sent_again_once_without_proof_and_then_only_if_it_is_safe() {
+        use Staleness::{None, Possible, Proven};
+        let mut resends = StaleResends::default();
+        for method in [Method::Get, Method::Head, Method::Options, Method::Trace] {
+            assert!(resends.allow(Possible, method));
+        }
+        for method in [
+            Method::Post,
+            Method::Put,
+            Method::Delete,
+            Method::Patch,
+            Method::Connect,
+            Method::Other,
+        ] {
+            assert!(!resends.allow(Possible, method), "{method:?}");
+            assert!(resends.allow(Proven, method), "{method:?}");
+        }
+        assert!(!resends.allow(None, Method::Get));
+        resends.begin(Possible);
+        assert!(!resends.allow(Possible, Method::Get));
+        for _ in 1..MAX_STALE {
+            assert!(resends.allow(Proven, Method::Post));
+            resends.begin(Proven);
+        }
+        assert!(!resends.allow(Proven, Method::Get));
     }
 
     #[test]

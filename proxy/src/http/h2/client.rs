@@ -1,7 +1,6 @@
 //! An upstream HTTP/2 connection and its streams.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,11 +11,12 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use prometheus::IntCounter;
 
-use super::super::h1::{BodyEvent, BodyLength, Framing, MAX_INTERIM, ResponseInfo, TunnelRequest};
+use super::super::h1::{BodyEvent, BodyLength, Framing, ResponseInfo, TunnelRequest};
 use super::super::request::error::Failure;
 use super::super::request::stream_info::Upstream;
 use super::convert::{self, HeadBounds};
 use super::failure::blame_server;
+use super::interim::InterimResponses;
 use super::keepalive::keepalive;
 use super::prefixed::{Prefixed, WireState};
 use super::stream::{Receiving, Sending};
@@ -184,8 +184,7 @@ impl Connected {
             spell: self.spell,
             wire: self.wire.clone(),
             connect: false,
-            interim: 0,
-            ahead: VecDeque::new(),
+            interim: InterimResponses::default(),
         })
     }
 }
@@ -199,10 +198,7 @@ pub struct ClientStream {
     spell: bool,
     wire: Rc<WireState>,
     connect: bool,
-    /// Interim responses so far.
-    interim: u8,
-    /// Those that were received and not asked for yet.
-    ahead: VecDeque<http::Response<()>>,
+    interim: InterimResponses,
 }
 
 enum ClientState {
@@ -291,29 +287,32 @@ impl ClientStream {
     /// Receives interim responses before they are asked for. Flow control does not cover them: while
     /// none can be forwarded, they would collect below without being counted.
     pub fn receive_interim(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
-        while let Poll::Ready(Some(interim)) = self.poll_interim(cx)? {
-            self.ahead.push_back(interim);
+        loop {
+            let mut head = Head::new();
+            let Poll::Ready(true) = self.poll_interim(cx, &mut head)? else {
+                return Ok(());
+            };
+            let kept = self.interim.keep(head, self.bounds);
+            kept.map_err(Failure::BadResponse)?;
         }
-        Ok(())
     }
 
-    /// The next interim response; `None`: the final one is next.
+    /// Receives the next interim response into `head`; false: the final one is next.
     fn poll_interim(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<http::Response<()>>, Failure>> {
+        head: &mut Head,
+    ) -> Poll<Result<bool, Failure>> {
         let ClientState::Open { response, .. } = &mut self.state else {
-            return Poll::Ready(Ok(None));
+            return Poll::Ready(Ok(false));
         };
-        let Some(interim) = ready!(response.poll_informational(cx)) else {
-            return Poll::Ready(Ok(None));
+        let Some(received) = ready!(response.poll_informational(cx)) else {
+            return Poll::Ready(Ok(false));
         };
-        let interim = interim.map_err(blame_server)?;
-        self.interim = self.interim.saturating_add(1);
-        if self.interim > MAX_INTERIM {
-            return Poll::Ready(Err(Failure::BadResponse(Fault::TooManyInterim)));
-        }
-        Poll::Ready(Ok(Some(interim)))
+        let received = received.map_err(blame_server)?;
+        let (bounds, spell) = (self.bounds, self.spell);
+        let converted = self.interim.convert(received, bounds, spell, head);
+        Poll::Ready(converted.map(|()| true).map_err(Failure::BadResponse))
     }
 
     pub fn poll_head(
@@ -321,16 +320,12 @@ impl ClientStream {
         cx: &mut Context<'_>,
         head: &mut Head,
     ) -> Poll<Result<ResponseInfo, Failure>> {
-        let mut interim = self.ahead.pop_front();
-        if interim.is_none()
-            && let Poll::Ready(next) = self.poll_interim(cx)?
-        {
-            interim = next;
+        let kept = self.interim.pop();
+        let is_kept = kept.is_some();
+        if let Some(kept) = kept {
+            *head = kept;
         }
-        if let Some(interim) = interim {
-            let (parts, ()) = interim.into_parts();
-            convert::response_in(head, parts.status, &parts.headers, self.bounds, self.spell)
-                .map_err(Failure::BadResponse)?;
+        if is_kept || self.poll_interim(cx, head)? == Poll::Ready(true) {
             return Poll::Ready(Ok(ResponseInfo {
                 body: BodyLength::None,
                 keep_alive: true,

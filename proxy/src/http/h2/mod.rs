@@ -1,7 +1,7 @@
 //! HTTP/2, on the `h2` crate.
 //!
 //! - `serve`: a downstream connection; `server`: one of its streams
-//! - `client`: an upstream connection and its streams
+//! - `client`: an upstream connection and its streams; `interim`: the interim responses of one
 //! - `keepalive`: pings to either; `failure`: what an upstream's errors mean
 //! - `stream`: what both ends of a stream have in common: bounded sending, body reading
 //! - `reset_limiter`: resets a client may cause before GOAWAY
@@ -13,6 +13,7 @@
 pub(crate) mod client;
 mod convert;
 mod failure;
+mod interim;
 mod keepalive;
 pub(crate) mod prefixed;
 pub(crate) mod reset_limiter;

@@ -1,5 +1,6 @@
 mod publication;
 mod reconnect;
+mod shared;
 mod waiting;
 
 use super::*;

@@ -111,6 +111,64 @@ fn clusters_are_found_by_the_service_they_ask_for_now() {
     assert_eq!(len(&bench), 0);
 }
 
+/// Several clusters may name one service. Whichever comes when, each has its endpoints, with a state
+/// of its own, until the assignment itself is released.
+#[test]
+fn an_assignment_serves_every_cluster_that_names_it() {
+    let mut bench = Bench::new();
+    let named = |name: &str| {
+        CLUSTER
+            .replacen("name: cart", &format!("name: {name}"), 1)
+            .replace(
+                "eds_config: {ads: {}}",
+                "eds_config: {ads: {}}, service_name: shop",
+            )
+    };
+    let addresses = |bench: &Bench, name: &str| -> Vec<String> {
+        let endpoints = bench.store.load().clusters[name].endpoints.load_full();
+        endpoints.all().map(|one| one.address.to_string()).collect()
+    };
+    let both = ["10.9.0.1:80", "10.9.0.2:80"];
+    let remove = |bench: &mut Bench, kind: &'static str, name: &str| {
+        let step = SnapshotStep::Remove(kind, name.into());
+        bench.compiler.publish(&bench.store, [step]);
+    };
+
+    bench.cluster(&named("one"));
+    bench.endpoints(&EDS.replace("cart", "shop"));
+    bench.cluster(&named("two"));
+    assert_eq!(addresses(&bench, "one"), both);
+    assert_eq!(addresses(&bench, "two"), both);
+    let clusters = bench.store.load().clusters.clone();
+    let state = |name: &str| {
+        clusters[name]
+            .endpoints
+            .load()
+            .all()
+            .next()
+            .unwrap()
+            .state
+            .clone()
+    };
+    assert!(!Arc::ptr_eq(&state("one"), &state("two")));
+
+    remove(&mut bench, type_url::CLUSTER, "one");
+    assert_eq!(addresses(&bench, "two"), both);
+    remove(&mut bench, type_url::CLUSTER, "two");
+    bench.cluster(&named("three"));
+    assert_eq!(addresses(&bench, "three"), both);
+    bench.cluster(&named("four"));
+    bench.endpoints("{cluster_name: shop, endpoints: []}");
+    assert!(addresses(&bench, "three").is_empty() && addresses(&bench, "four").is_empty());
+
+    // Once it is released, a cluster that comes later waits for another.
+    bench.endpoints(&EDS.replace("cart", "shop"));
+    remove(&mut bench, type_url::ENDPOINT, "shop");
+    assert_eq!(addresses(&bench, "three"), both);
+    bench.cluster(&named("five"));
+    assert!(!bench.store.load().clusters["five"].endpoints.load().ready);
+}
+
 #[test]
 fn an_address_is_removed_with_the_last_resource_that_has_it() {
     let mut bench = Bench::new();
