@@ -315,6 +315,7 @@ impl Subscription {
                 self.free([MARK, name.len()]);
             }
         }
+        let names = &self.names;
         if let (false, Pending::Names(pending)) = (self.all, &mut self.pending) {
             pending.retain(|name| names.contains(name));
         }
