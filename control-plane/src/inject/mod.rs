@@ -8,8 +8,8 @@
 //! - `pod`: the pod as JSON, so that fields of newer API versions survive unchanged
 //! - `probes`, `metrics`: what the sidecar does for the app; [`hook_token`]: the secret in the path
 //!   of a lifecycle hook; `status`: the pod before injection, for injecting it again
-//! - `sidecar`, `redirect`, `volumes`, `pull_secrets`: what is added; `default_container`: the container that
-//!   kubectl uses
+//! - `sidecar`, `redirect`, `volumes`, `pull_secrets`: what is added; `default_container`: the
+//!   container that kubectl uses
 //! - [`manifest`]: workloads in files; [`review`], [`webhook`]: admission; [`start`]: runs the
 //!   webhook in the control plane's process
 #![cfg_attr(

@@ -21,7 +21,7 @@ pub(super) const LOG_LEVEL: &str = "trace, debug, info, warning, error, critical
 pub(super) const MOST_ELEMENTS: usize = 128;
 /// As many as it takes ids and interfaces.
 pub(super) const MOST_RULES: usize = 64;
-/// Of all pods together with their own, the API server takes any number.
+/// Pull secrets that the settings may name.
 pub(super) const MOST_PULL_SECRETS: usize = 16;
 /// Bytes of an interface's name (IFNAMSIZ without the final NUL).
 const MOST_INTERFACE: usize = 15;

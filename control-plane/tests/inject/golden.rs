@@ -90,18 +90,8 @@ fn every_kind_that_has_a_pod_is_injected() {
         ("batch/v1", "Job", "/spec/template"),
         ("batch/v1", "CronJob", "/spec/jobTemplate/spec/template"),
     ] {
-        let mut object = match path {
-            "" => pod.clone(),
-            path => {
-                let fields = path
-                    .split('/')
-                    .skip(1)
-                    .collect::<Vec<_>>()
-                    .into_iter()
-                    .rev();
-                fields.fold(pod.clone(), |within, field| json!({field: within}))
-            }
-        };
+        let fields = path.rsplit('/').filter(|field| !field.is_empty());
+        let mut object = fields.fold(pod.clone(), |within, field| json!({field: within}));
         object["apiVersion"] = version.into();
         object["kind"] = kind.into();
         object["metadata"] = json!({"name": "a"});

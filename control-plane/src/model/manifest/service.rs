@@ -197,9 +197,8 @@ pub struct ServiceSpec {
     traffic_distribution: Option<String>,
 }
 
-#[derive(Clone, Copy, Default, Deserialize, PartialEq)]
+#[derive(Clone, Copy, Deserialize, PartialEq)]
 enum InternalTrafficPolicy {
-    #[default]
     Cluster,
     Local,
 }

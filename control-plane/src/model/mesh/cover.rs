@@ -43,7 +43,11 @@ impl Mesh {
 
     /// The policy for calls to a port of a workload by the workload's own address: that of the
     /// headless service that has it among its endpoints, of several the oldest policy.
-    pub fn policy_at(&self, entry: &WorkloadEntry, port: u16) -> Option<&Arc<BackendPolicy>> {
+    pub fn policy_at<'a>(
+        &'a self,
+        entry: &'a WorkloadEntry,
+        port: u16,
+    ) -> Option<&'a Arc<BackendPolicy>> {
         let workload = &entry.workload;
         let key = workload.meta.key();
         let headless = self.own_services(entry).filter(|service| {
