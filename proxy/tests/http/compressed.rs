@@ -350,6 +350,6 @@ async fn a_local_reply_is_compressed_whole() {
     tcp.read_exact(&mut coded).await.unwrap();
     let mut plain = String::new();
     let (bytes, over) = Gunzip::new().take(&coded);
-    bytes.as_slice().read_to_string(&mut plain).unwrap();
+    std::io::Read::read_to_string(&mut bytes.as_slice(), &mut plain).unwrap();
     assert!(over && plain.contains(&address.to_string()), "{plain}");
 }

@@ -25,7 +25,7 @@ use crate::http::forward::downstream::DownstreamIo;
 use crate::http::forward::pump::{Received, RequestPump};
 use crate::http::forward::state::ForwardPlan;
 use crate::http::forward::upgrade;
-use crate::http::h1::{BodyLength, Framing, TunnelRequest};
+use crate::http::h1::{Framing, TunnelRequest};
 use crate::message::fault::Fault;
 use crate::message::head::{Head, HeaderId};
 use crate::upstream::limits::Permit;

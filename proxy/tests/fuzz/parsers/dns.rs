@@ -42,7 +42,7 @@ async fn server() -> SocketAddr {
         }
     });
     let listen = "127.0.0.1:0".parse().unwrap();
-    let settings = DnsSettings::new(listen, Vec::new(), "shop", &[]);
+    let settings = DnsSettings::new(listen, Vec::new(), ("shop", "cluster.local"), &[]);
     let server = DnsServer::bind(settings, Some(demand)).await.unwrap();
     let address = server.local_addrs().unwrap()[0];
     tokio::spawn(async move { server.run().await });
