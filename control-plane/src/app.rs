@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::aggregated::{AggregatedApiError, RunningAggregatedApi};
 use crate::args::{InjectionArgs, ServeArgs};
 use crate::ca::authority::Lifetimes;
 use crate::ca::{CaError, private};
@@ -54,6 +55,8 @@ pub enum AppError {
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    #[error(transparent)]
+    Aggregated(#[from] AggregatedApiError),
     #[error(
         "{path} can't be read as a folder: {source}; name the folder of manifests with --config-dir",
         path = path.display()
@@ -106,6 +109,8 @@ pub struct App {
     pub translator: Arc<Translator>,
     /// Of a cluster.
     pub keeper: Option<Reconciler>,
+    /// Likewise.
+    pub aggregated: Option<RunningAggregatedApi>,
     /// What follows the source, and what writes to it.
     tasks: LongLivedTasks,
 }
@@ -143,6 +148,7 @@ impl App {
             running,
             translator,
             keeper: None,
+            aggregated: None,
             tasks,
         })
     }
@@ -154,6 +160,7 @@ impl App {
             running,
             tasks,
             keeper,
+            aggregated,
             ..
         } = self;
         let keeping = async {
@@ -162,10 +169,17 @@ impl App {
                 None => pending().await,
             }
         };
+        let aggregating = async {
+            match aggregated {
+                Some(aggregated) => aggregated.ended().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             ended = tasks.ended() => ended,
             ended = running.ended() => ended,
             ended = keeping => ended,
+            ended = aggregating => ended,
         }
     }
 
@@ -175,15 +189,21 @@ impl App {
             running,
             translator: _,
             keeper,
+            aggregated,
             mut tasks,
         } = self;
         tasks.shutdown().await;
+        let closed = async {
+            if let Some(aggregated) = aggregated {
+                aggregated.stop().await;
+            }
+        };
         let kept = async {
             if let Some(keeper) = keeper {
                 keeper.stop().await;
             }
         };
-        tokio::join!(kept, running.stop());
+        tokio::join!(kept, closed, running.stop());
     }
 }
 
@@ -225,7 +245,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
     let webhook = webhook_options(&args)?;
     let settings = webhook.as_ref().map(|webhook| &webhook.settings);
     let cluster = match args.cluster.kubernetes {
-        true => Some(ClusterOptions::new(&args.cluster, settings)?),
+        true => Some(ClusterOptions::new(&args, settings)?),
         false => None,
     };
     let (state_dir, temporary) = cluster::state_dir(args.state_dir.as_deref(), cluster.is_some())?;

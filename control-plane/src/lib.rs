@@ -1,7 +1,7 @@
 //! The Anyam control plane.
 //!
 //! - [`ads`]: discovery, as a sans-IO state machine and its gRPC server.
-//! - [`api`]: HTTP API and dashboard.
+//! - [`api`]: HTTP API and dashboard; [`aggregated`]: the same as a part of a cluster's API.
 //! - [`app`]: composition and commands; [`args`]: the command line.
 //! - [`ca`]: certificates, and the tokens that buy the first.
 //! - [`context`]: how a user's `anyam` finds control planes.
@@ -21,6 +21,7 @@
 //!   as the process.
 
 pub mod ads;
+pub mod aggregated;
 pub mod api;
 pub mod app;
 pub mod args;

@@ -14,6 +14,8 @@ pub struct Metrics {
     pub injections: IntCounterVec,
     /// Tokens of pods, by outcome.
     pub token_reviews: IntCounterVec,
+    /// Rights of users, by outcome.
+    pub access_reviews: IntCounterVec,
     /// 1 on the replica that writes to the cluster.
     pub leader: IntGauge,
     connections_refused: IntCounterVec,
@@ -81,13 +83,18 @@ impl Metrics {
                 "Service-account tokens that sidecars showed",
                 "outcome",
             )?,
+            access_reviews: by(
+                "anyam_control_access_reviews_total",
+                "SubjectAccessReviews of users of the aggregated API",
+                "outcome",
+            )?,
             leader: gauge(
                 "anyam_control_leader",
                 "1 while this replica writes to the cluster",
             )?,
             connections_refused: by(
                 "anyam_control_connections_refused_total",
-                "Connections to the ports of xDS, of the webhook and of metrics closed because of a bound on connections",
+                "Connections closed because of a bound on connections, by port or by bound",
                 "reason",
             )?,
             proxies: gauge("anyam_control_proxies", "Proxies with an open ADS stream")?,

@@ -6,8 +6,8 @@
 //! | path | type |
 //! |---|---|
 //! | `GET /api/v1/proxies` | [`Proxies`] |
-//! | `GET /api/v1/edges[?namespace=]` | [`Edges`] |
-//! | `GET /api/v1/stat[?namespace=]` | [`Stats`] |
+//! | `GET /api/v1/edges` | [`Edges`] |
+//! | `GET /api/v1/stat` | [`Stats`] |
 //! | `GET /api/v1/routes[?service=]` | [`Routes`] |
 //! | `GET /api/v1/objects` | [`Objects`] |
 //! | `GET /api/v1/check` | [`Check`] |
@@ -15,6 +15,8 @@
 //! | `POST /api/v1/explain` | [`ExplainRequest`] → [`ExplainResponse`] |
 //! | `GET /api/v1/dump/{ns}/{workload}/{what}` | the proxy's own admin page, as it is |
 //! | any error | [`ApiError`] |
+//!
+//! The first six take `?namespace=` and then show that namespace only.
 
 use std::collections::BTreeMap;
 
@@ -241,6 +243,9 @@ pub struct FileError {
     /// `spec.ports[0].port`; empty when the file is no YAML.
     pub field: String,
     pub message: String,
+    /// Of the object that it is about; empty where that is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -258,6 +263,9 @@ pub struct Finding {
     #[serde(rename = "where")]
     pub location: String,
     pub todo: String,
+    /// Of the object that it is about; empty where it is about none, or about several.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
 }
 
 /// Worst first, which is also their order.

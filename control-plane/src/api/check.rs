@@ -18,7 +18,8 @@ pub struct Facts<'a> {
     pub workloads: &'a [DeclaredWorkload],
     pub proxies: &'a Proxies,
     pub edges: &'a Edges,
-    pub root_expires_in: i64,
+    /// In seconds; `None`: it is not looked at.
+    pub root_expires_in: Option<i64>,
 }
 
 fn finding(
@@ -32,6 +33,7 @@ fn finding(
         what: what.into(),
         location: location.into(),
         todo: todo.into(),
+        namespace: String::new(),
     }
 }
 
@@ -48,29 +50,24 @@ pub fn check(facts: Facts<'_>) -> Check {
     connections(workloads, proxies, &mut findings);
     configuration(proxies, &mut findings);
     traffic(edges, &mut findings);
-    if root_expires_in < ROOT_SOON {
+    if let Some(left) = root_expires_in.filter(|left| *left < ROOT_SOON) {
         findings.push(finding(
             Severity::Warning,
-            format!(
-                "the mesh's root certificate ends in {} days",
-                root_expires_in / 86400
-            ),
+            format!("the mesh's root certificate ends in {} days", left / 86400),
             "<state-dir>/ca/root.crt",
             "rotate the root before it ends",
         ));
     }
     findings.sort_by(|a, b| (a.severity, &a.location).cmp(&(b.severity, &b.location)));
     let count = |number: usize, what: &str| format!("{number} {what}");
-    Check {
-        findings,
-        checked: vec![
-            count(objects.objects.len(), "objects"),
-            count(workloads.len(), "workloads"),
-            count(proxies.proxies.len(), "proxies"),
-            count(edges.edges.len(), "edges"),
-            "root certificate".into(),
-        ],
-    }
+    let mut checked = vec![
+        count(objects.objects.len(), "objects"),
+        count(workloads.len(), "workloads"),
+        count(proxies.proxies.len(), "proxies"),
+        count(edges.edges.len(), "edges"),
+    ];
+    checked.extend(root_expires_in.map(|_| "root certificate".to_owned()));
+    Check { findings, checked }
 }
 
 fn manifests(objects: &Objects, findings: &mut Vec<Finding>) {
@@ -79,6 +76,7 @@ fn manifests(objects: &Objects, findings: &mut Vec<Finding>) {
         line,
         field,
         message,
+        namespace: _,
     } in &objects.file_errors
     {
         let place = match (line, &**field) {

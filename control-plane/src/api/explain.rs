@@ -10,6 +10,7 @@ use xds_proto::anyam::inspect::v1::decision::Outcome;
 use xds_proto::anyam::inspect::v1::{Decision, Explain, Header};
 use xds_proto::type_url::NAME;
 
+use super::access::{ApiAccess, MeshVerb};
 use super::declared::Declared;
 use super::reply::Problem;
 use crate::ads::{Scope, View};
@@ -19,15 +20,21 @@ use crate::types::{ExplainRequest, ExplainResponse, ExplainStep};
 
 const DEFAULT_PORT: u16 = 80;
 
+/// What is decided in another namespace than the source's is shown to those who may see it there.
+///
 /// # Errors
-/// When the request is malformed, its destination unknown, or its source's proxy can't be reached.
+/// When the request is malformed, not permitted, its destination unknown, or its source's proxy can't
+/// be reached.
 pub async fn explain(
     agents: &Arc<Agents>,
     (view, declared): (&dyn View, &dyn Declared),
-    domain: &str,
+    (domain, access): (&str, &ApiAccess),
     request: ExplainRequest,
 ) -> Result<ExplainResponse, Problem> {
-    let (namespace, workload) = super::workload(&request.source, "source")?;
+    let (namespace, workload) = super::workload(&request.source, access, "source")?;
+    access
+        .require(MeshVerb::Explain, namespace, workload)
+        .await?;
     let (host, port) = host_and_port(&request.destination)?;
     let account = view.service_account(namespace, workload);
     let account = account.ok_or_else(|| {
@@ -77,7 +84,8 @@ pub async fn explain(
                 .unwrap_or_default(),
             ..question(&request, host, endpoint.ip(), endpoint.port())
         };
-        ask_destination(agents, &all, endpoint, inbound, &mut response).await;
+        let from = (access, namespace);
+        ask_destination(agents, (&all, endpoint), from, inbound, &mut response).await;
         open_ports(declared, endpoint, &mut response);
     }
     conclude(&mut response, &request);
@@ -138,8 +146,8 @@ fn open_ports(declared: &dyn Declared, endpoint: SocketAddr, response: &mut Expl
 
 async fn ask_destination(
     agents: &Arc<Agents>,
-    all: &[AgentStatus],
-    endpoint: SocketAddr,
+    (all, endpoint): (&[AgentStatus], SocketAddr),
+    (access, from): (&ApiAccess, &str),
     inbound: Explain,
     response: &mut ExplainResponse,
 ) {
@@ -151,6 +159,15 @@ async fn ask_destination(
     };
     let scope = &agent.node.scope;
     let name = format!("{}/{}", scope.namespace, scope.workload);
+    let (namespace, workload) = (&scope.namespace, &scope.workload);
+    let seen = access.require_anywhere(MeshVerb::Explain, namespace, workload);
+    if namespace != from && seen.await.is_err() {
+        let gap = format!(
+            "what the proxy of {name} decides is not shown: it takes the right to `explain` workloads.inspect.mesh.anyam.dev in namespace {namespace}"
+        );
+        response.gaps.push(gap);
+        return;
+    }
     match agents
         .explain((&scope.namespace, &scope.workload), inbound)
         .await

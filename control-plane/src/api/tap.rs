@@ -13,6 +13,7 @@ use xds_proto::anyam::inspect::v1::tap_filter::Direction;
 use xds_proto::anyam::inspect::v1::{Header, StartTap, TapEvent, TapFilter};
 use xds_proto::google::protobuf::Duration as ProtoDuration;
 
+use super::access::{ApiAccess, MeshVerb};
 use super::clock::{rfc3339, unix};
 use super::reply::{self, Problem, Reply};
 use crate::inspect::Agents;
@@ -23,9 +24,14 @@ const MAX_RATE: u32 = 10_000;
 const LONGEST: u32 = 3600;
 
 /// # Errors
-/// When the query is malformed, or the workload's proxy can't be reached.
-pub fn tap(agents: &Arc<Agents>, query: &TapQuery) -> Result<Reply, Problem> {
-    let (namespace, workload) = super::workload(&query.workload, "workload")?;
+/// When the query is malformed or not permitted, or the workload's proxy can't be reached.
+pub async fn tap(
+    agents: &Arc<Agents>,
+    query: &TapQuery,
+    access: &ApiAccess,
+) -> Result<Reply, Problem> {
+    let (namespace, workload) = super::workload(&query.workload, access, "workload")?;
+    access.require(MeshVerb::Tap, namespace, workload).await?;
     let direction = match &*query.direction {
         "" => Direction::Both,
         "inbound" => Direction::Inbound,

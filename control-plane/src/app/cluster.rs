@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{App, AppError, mesh_options, same};
-use crate::args::KubernetesArgs;
+use crate::aggregated::{self, AggregatedOptions};
+use crate::args::ServeArgs;
 use crate::ca::service::FirstCredential;
 use crate::ca::{CaError, private};
 use crate::declared;
@@ -31,14 +32,23 @@ pub struct ClusterOptions {
     pub objects: KeptObjects,
     /// Addresses that Workloads may have.
     pub machine_ranges: Vec<Cidr>,
+    /// `None`: there is no aggregated API.
+    pub aggregated: Option<AggregatedOptions>,
 }
 
 impl ClusterOptions {
     /// `injection`: the webhook's settings, if there is one.
     pub(super) fn new(
-        args: &KubernetesArgs,
+        args: &ServeArgs,
         injection: Option<&MeshSettings>,
     ) -> Result<Self, AppError> {
+        let names = args.names.clone();
+        let args = &args.cluster;
+        let aggregated = args.aggregated_listen.map(|listen| AggregatedOptions {
+            listen,
+            names,
+            pod: kubernetes::pod_name(),
+        });
         let audience = &args.token_audience;
         if let Some(settings) = injection {
             let here = ("--token-audience", &**audience);
@@ -57,7 +67,11 @@ impl ClusterOptions {
                 config_map: settings.ca_config_map,
                 excluded_namespaces: settings.excluded_namespaces,
                 webhook: injection.is_some().then(|| args.webhook_name.clone()),
+                api_service: aggregated
+                    .as_ref()
+                    .map(|_| aggregated::API_SERVICE.to_owned()),
             },
+            aggregated,
         })
     }
 }
@@ -78,6 +92,7 @@ impl App {
             token_audience,
             objects,
             machine_ranges,
+            aggregated,
         } = cluster;
         private::directory(&options.state_dir)?;
         if options.state_dir.join("ca").exists() {
@@ -105,6 +120,11 @@ impl App {
         let keeper = kubernetes::keep(client.clone(), objects, root, &metrics)?;
         let translator = Arc::clone(&app.translator);
         let lookup = move |id: &ObjectId| translator.state().mesh.statuses.get(id).cloned();
+        if let Some(options) = aggregated {
+            let (shown, dashboard) = (Arc::clone(&app.running.shown), app.running.api);
+            let client = client.clone();
+            app.aggregated = Some(aggregated::start(options, client, shown, dashboard).await?);
+        }
         let writer = StatusWriter::new(client, statuses, Box::new(lookup));
         let writing = writer.run(keeper.leadership().watched());
         app.tasks.spawn("writing statuses", writing);

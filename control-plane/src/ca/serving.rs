@@ -1,4 +1,4 @@
-//! Our own certificate and the TLS settings of the gRPC port, and of the webhook.
+//! Our own certificate and the TLS settings of the gRPC port, of the webhook, and of the aggregated API.
 //!
 //! At the gRPC port a client certificate is optional in the handshake, because a workload gets its
 //! first one here; a certificate that is shown must chain to our root.
@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
@@ -137,5 +138,29 @@ pub fn webhook_config(serving: Arc<Serving>) -> Result<rustls::ServerConfig, CaE
         .with_no_client_auth()
         .with_cert_resolver(serving);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// For API servers that forward requests. `verifier`: of the front proxy's certificate; `None`: no
+/// certificate is asked for.
+///
+/// # Errors
+/// When the provider lacks the protocol versions.
+pub fn api_server_config(
+    serving: Arc<Serving>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<rustls::ServerConfig, CaError> {
+    let builder = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(tls)?;
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(serving);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A resumed session would keep a verification against an older CA.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(config)
 }

@@ -53,10 +53,14 @@ fn rights_are_those_of_the_documentation() {
     let objects = rendering(&helm(), None);
     let mut granted = rows(of_kind(&objects, "ClusterRole", "anyam-control"), "all");
     granted.extend(rows(of_kind(&objects, "Role", "anyam-control"), "its own"));
+    let elsewhere = of_kind(&objects, "Role", "anyam-control-authentication");
+    assert_eq!(elsewhere["metadata"]["namespace"], "kube-system");
+    granted.extend(rows(elsewhere, "`kube-system`"));
     let text = fs::read_to_string(tree().join("docs/kubernetes.md")).unwrap();
+    let places = ["| all | `", "| its own | `", "| `kube-system` | `"];
     let documented: BTreeSet<String> = text
         .lines()
-        .filter(|line| line.starts_with("| all | `") || line.starts_with("| its own | `"))
+        .filter(|line| places.iter().any(|place| line.starts_with(place)))
         // The last column has the purpose.
         .map(|line| line.rsplitn(3, '|').last().unwrap().to_owned() + "|")
         .collect();

@@ -3,11 +3,13 @@
 //!
 //! - `identity`: certificates for pods' tokens; other tokens are refused
 //! - `root`: the root's Secret and ConfigMap; `webhook`: its `caBundle`
+//! - `aggregated`: the API for users, through the API server; who is refused
 //! - `lease`: leader election of two replicas
 //! - `harness`, `sidecar`: the processes
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod aggregated;
 mod harness;
 mod identity;
 mod lease;
