@@ -156,6 +156,15 @@ pub struct KubernetesArgs {
         conflicts_with = "config_dir"
     )]
     pub aggregated_listen: Option<SocketAddr>,
+    /// Where the other replicas ask for proxies that are connected to this one (HTTPS, with the control
+    /// plane's certificate), and whether they are asked; off without it
+    #[arg(
+        long,
+        value_name = "ADDR",
+        requires = "kubernetes",
+        conflicts_with = "config_dir"
+    )]
+    pub replicas_listen: Option<SocketAddr>,
     /// The MutatingWebhookConfiguration whose caBundle is kept
     #[arg(
         long,

@@ -232,6 +232,7 @@ impl Declared for Translator {
             objects: findings::objects(&state),
             file_errors: state.file_errors.iter().map(error).collect(),
             generation: state.generation,
+            unreachable_replicas: Vec::new(),
         }
     }
 

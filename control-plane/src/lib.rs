@@ -17,6 +17,7 @@
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
 //! - [`translate`]: the mesh into xDS resources.
 //! - [`types`]: what the API says, in JSON; [`metrics`]: the control plane's own; [`text`]: from peers.
+//! - [`replicas`]: what the replicas of a control plane ask each other.
 //! - [`server`]: the sockets, over whatever resources they are given; [`supervise`]: what runs as long
 //!   as the process.
 
@@ -39,6 +40,7 @@ pub mod inspect;
 pub mod kubernetes;
 pub mod metrics;
 pub mod model;
+pub mod replicas;
 pub mod server;
 pub mod source;
 mod state_file;

@@ -45,6 +45,7 @@ impl Metrics {
             registry.register(Box::new(made.clone()))?;
             Ok(made)
         };
+        let outcomes = |name, help| by(name, help, "outcome");
         Ok(Metrics {
             pushes: by(
                 "anyam_control_xds_pushes_total",
@@ -73,20 +74,17 @@ impl Metrics {
                 "anyam_control_edges_dropped_total",
                 "Reported edges not kept because the table was full",
             )?,
-            injections: by(
+            injections: outcomes(
                 "anyam_control_injections_total",
                 "AdmissionReviews answered by the webhook",
-                "outcome",
             )?,
-            token_reviews: by(
+            token_reviews: outcomes(
                 "anyam_control_token_reviews_total",
                 "Service-account tokens that sidecars showed",
-                "outcome",
             )?,
-            access_reviews: by(
+            access_reviews: outcomes(
                 "anyam_control_access_reviews_total",
                 "SubjectAccessReviews of users of the aggregated API",
-                "outcome",
             )?,
             leader: gauge(
                 "anyam_control_leader",

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -300,6 +300,7 @@ pub async fn start_with(
         declared,
         authority: Arc::clone(&authority),
         metrics: Arc::clone(&metrics),
+        others: OnceLock::new(),
     });
     let mut tasks = LongLivedTasks::default();
     let ports = (sockets.xds, sockets.insecure);

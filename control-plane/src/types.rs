@@ -34,6 +34,10 @@ pub struct ApiError {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Proxies {
     pub proxies: Vec<Proxy>,
+    /// Replicas of the control plane that gave no answer in time, and why: proxies that are connected
+    /// to them are missing here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable_replicas: Vec<String>,
 }
 
 /// One proxy with an open ADS or Inspect stream.
@@ -98,6 +102,9 @@ pub struct Edges {
     pub edges: Vec<Edge>,
     /// Edges not kept because the table is full; more than 0 means the list is not whole.
     pub dropped: u64,
+    /// As in [`Proxies`]: what their proxies report is missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable_replicas: Vec<String>,
 }
 
 /// Traffic from one workload to one version of one service, as both ends reported it.
@@ -151,6 +158,9 @@ pub struct Signals {
 pub struct Stats {
     pub window_seconds: f64,
     pub stats: Vec<Stat>,
+    /// As in [`Edges`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable_replicas: Vec<String>,
 }
 
 /// Golden signals of what arrives at a workload or a service.
@@ -214,6 +224,9 @@ pub struct Objects {
     pub file_errors: Vec<FileError>,
     /// Generation of the model that these objects are.
     pub generation: u64,
+    /// As in [`Edges`]: conditions that only traffic shows may be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable_replicas: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -254,6 +267,9 @@ pub struct Check {
     pub findings: Vec<Finding>,
     /// What was looked at, so that an empty list means something.
     pub checked: Vec<String>,
+    /// As in [`Proxies`]; also a finding each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable_replicas: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,6 +20,7 @@ pub struct Facts<'a> {
     pub edges: &'a Edges,
     /// In seconds; `None`: it is not looked at.
     pub root_expires_in: Option<i64>,
+    pub unreachable_replicas: Vec<String>,
 }
 
 fn finding(
@@ -45,9 +46,13 @@ pub fn check(facts: Facts<'_>) -> Check {
         proxies,
         edges,
         root_expires_in,
+        unreachable_replicas,
     } = facts;
     manifests(objects, &mut findings);
-    connections(workloads, proxies, &mut findings);
+    match &unreachable_replicas[..] {
+        [] => connections(workloads, proxies, &mut findings),
+        unreachable => replicas(unreachable, &mut findings),
+    }
     configuration(proxies, &mut findings);
     traffic(edges, &mut findings);
     if let Some(left) = root_expires_in.filter(|left| *left < ROOT_SOON) {
@@ -67,7 +72,11 @@ pub fn check(facts: Facts<'_>) -> Check {
         count(edges.edges.len(), "edges"),
     ];
     checked.extend(root_expires_in.map(|_| "root certificate".to_owned()));
-    Check { findings, checked }
+    Check {
+        findings,
+        checked,
+        unreachable_replicas,
+    }
 }
 
 fn manifests(objects: &Objects, findings: &mut Vec<Finding>) {
@@ -102,6 +111,17 @@ fn manifests(objects: &Objects, findings: &mut Vec<Finding>) {
             let todo = "change the object so that the condition holds";
             findings.push(finding(Severity::Warning, what, object.file.clone(), todo));
         }
+    }
+}
+
+/// Whether all sidecars are connected is not known then.
+fn replicas(unreachable: &[String], findings: &mut Vec<Finding>) {
+    for replica in unreachable {
+        let what = format!(
+            "a replica of the control plane did not answer ({replica}): its proxies and their traffic are missing here"
+        );
+        let todo = "see whether its pod runs, and whether a NetworkPolicy lets replicas reach port 15444 of each other";
+        findings.push(finding(Severity::Warning, what, replica.clone(), todo));
     }
 }
 

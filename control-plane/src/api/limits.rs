@@ -65,6 +65,7 @@ mod tests {
         for (namespace, kept) in [("shop", 1), ("", 4), ("none", 0)] {
             let mut some = Proxies {
                 proxies: all.map(proxy).into(),
+                ..Proxies::default()
             };
             proxies(&mut some, namespace);
             assert_eq!(some.proxies.len(), kept);

@@ -7,6 +7,7 @@
 //! - [`proxies`], [`routes`], [`check`], [`explain`], [`tap`]: what is behind the paths;
 //!   [`observed`]: conditions that only traffic shows; `query`: query strings; `clock`: points in
 //!   time as people read them.
+//! - [`replicas`]: the mesh as all replicas see it.
 //! - [`declared`]: queries to the sources; [`metrics`](crate::metrics): our own, for Prometheus.
 //! - [`dashboard`]: the one page, and its content security policy.
 //! - [`types`](crate::types): what the API answers, shared with the CLI.
@@ -35,12 +36,13 @@ mod limits;
 mod listen;
 mod observed;
 mod proxies;
-mod query;
+pub(crate) mod query;
+pub mod replicas;
 pub(crate) mod reply;
 mod routes;
 pub(crate) mod secure;
 pub mod server;
-mod tap;
+pub(crate) mod tap;
 
 pub use declared::{Declared, DeclaredWorkload};
 pub use server::{Api, ApiPort};

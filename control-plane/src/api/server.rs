@@ -1,6 +1,6 @@
 //! Authentication, and the table of paths.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::header::{SET_COOKIE, WWW_AUTHENTICATE};
@@ -12,14 +12,15 @@ use time::OffsetDateTime;
 use super::access::{ApiAccess, MeshVerb};
 use super::auth::{Auth, Refusal};
 use super::declared::Declared;
+use super::replicas::{MeshObservation, OtherReplicas};
 use super::reply::{self, Problem, Reply};
-use super::{check, dashboard, explain, limits, observed, proxies, query, routes, tap};
+use super::{check, dashboard, explain, limits, observed, query, routes, tap};
 use crate::ads::registry::Registry;
 use crate::ads::{Resources, Scope};
 use crate::ca::Authority;
 use crate::inspect::Agents;
 use crate::metrics::Metrics;
-use crate::types::{Check, Edges, ExplainRequest, Objects, Proxies};
+use crate::types::{Check, Edges, ExplainRequest, Objects, Proxies, Stats};
 
 /// Of a request.
 pub(crate) const MAX_BODY: usize = 64 << 10;
@@ -42,6 +43,8 @@ pub struct Api {
     pub declared: Arc<dyn Declared>,
     pub authority: Arc<Authority>,
     pub metrics: Arc<Metrics>,
+    /// Of a cluster's control plane, once they can be asked.
+    pub others: OnceLock<Arc<dyn OtherReplicas>>,
 }
 
 impl Api {
@@ -127,12 +130,14 @@ impl Api {
         let namespace = access.narrowed(&asked)?;
         access.require(MeshVerb::Get, namespace, "").await?;
         match name {
-            "proxies" => Ok(reply::json(&self.proxies(namespace))),
-            "edges" => Ok(reply::json(&self.edges(namespace))),
+            "proxies" => Ok(reply::json(&of_proxies(self.observed().await, namespace))),
+            "edges" => Ok(reply::json(&of_edges(&self.observed().await, namespace))),
             "stat" => {
-                let now = Instant::now();
-                let stats = self.agents.graph(|graph| graph.stats(namespace, now));
-                Ok(reply::json(&stats))
+                let observed = self.observed().await;
+                Ok(reply::json(&Stats {
+                    unreachable_replicas: observed.unreachable,
+                    ..observed.graph.stats(namespace)
+                }))
             }
             "routes" => {
                 let scope = Scope {
@@ -146,10 +151,10 @@ impl Api {
                 Ok(reply::json(&routes))
             }
             "objects" => {
-                let edges = self.edges(namespace);
+                let edges = of_edges(&self.observed().await, namespace);
                 Ok(reply::json(&self.objects(&edges, namespace)))
             }
-            "check" => Ok(reply::json(&self.check(namespace))),
+            "check" => Ok(reply::json(&self.check(namespace).await)),
             _ => Err(unknown(&format!("/api/v1/{name}"))),
         }
     }
@@ -168,20 +173,7 @@ impl Api {
         if let Some((namespace, name)) = workload {
             query.workload = format!("{namespace}/{name}");
         }
-        tap::tap(&self.agents, &query, access).await
-    }
-
-    fn proxies(&self, namespace: &str) -> Proxies {
-        let workloads = self.declared.workloads();
-        let (streams, agents) = (self.registry.all(), self.agents.all());
-        let mut all = proxies::proxies(streams, agents, &workloads, Instant::now());
-        limits::proxies(&mut all, namespace);
-        all
-    }
-
-    fn edges(&self, namespace: &str) -> Edges {
-        let now = Instant::now();
-        self.agents.graph(|graph| graph.edges(namespace, now))
+        tap::tap(self, &query, access).await
     }
 
     fn objects(&self, edges: &Edges, namespace: &str) -> Objects {
@@ -189,10 +181,14 @@ impl Api {
         limits::objects(&mut objects, namespace);
         observed::add(&mut objects, edges, &*self.declared);
         objects
+            .unreachable_replicas
+            .clone_from(&edges.unreachable_replicas);
+        objects
     }
 
-    fn check(&self, namespace: &str) -> Check {
-        let edges = self.edges(namespace);
+    async fn check(&self, namespace: &str) -> Check {
+        let observed = self.observed().await;
+        let edges = of_edges(&observed, namespace);
         let mut findings = self.declared.findings();
         limits::findings(&mut findings, namespace);
         let mut workloads = self.declared.workloads();
@@ -203,7 +199,8 @@ impl Api {
             objects: &self.objects(&edges, namespace),
             findings,
             workloads: &workloads,
-            proxies: &self.proxies(namespace),
+            unreachable_replicas: observed.unreachable.clone(),
+            proxies: &of_proxies(observed, namespace),
             edges: &edges,
             // The root is no namespace's.
             root_expires_in: namespace.is_empty().then_some(left),
@@ -217,10 +214,7 @@ impl Api {
         asked: ExplainRequest,
         access: &ApiAccess,
     ) -> Result<Reply, Problem> {
-        let view = self.resources.view();
-        let mesh = (&*view, &*self.declared);
-        let who = (self.authority.trust_domain(), access);
-        let answer = explain::explain(&self.agents, mesh, who, asked).await?;
+        let answer = explain::explain(self, access, asked).await?;
         Ok(reply::json(&answer))
     }
 
@@ -247,9 +241,7 @@ impl Api {
                 format!("one of {}", known.join(", ")),
             ));
         }
-        let asked = self.agents.dump((namespace, workload), what).await;
-        let page =
-            asked.map_err(|error| Problem::asking(&error, &format!("{namespace}/{workload}")))?;
+        let page = self.ask_to_dump((namespace, workload), what).await?;
         let json = page
             .first()
             .is_some_and(|first| matches!(first, b'{' | b'['));
@@ -306,6 +298,22 @@ impl Api {
             Ok(text) => reply::bytes(StatusCode::OK, kind, text),
             Err(error) => reply::bytes(StatusCode::INTERNAL_SERVER_ERROR, kind, error.to_string()),
         }
+    }
+}
+
+fn of_proxies(observed: MeshObservation, namespace: &str) -> Proxies {
+    let mut all = Proxies {
+        proxies: observed.proxies,
+        unreachable_replicas: observed.unreachable,
+    };
+    limits::proxies(&mut all, namespace);
+    all
+}
+
+fn of_edges(observed: &MeshObservation, namespace: &str) -> Edges {
+    Edges {
+        unreachable_replicas: observed.unreachable.clone(),
+        ..observed.graph.edges(namespace)
     }
 }
 

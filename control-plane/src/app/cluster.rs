@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::{App, AppError, mesh_options, same};
 use crate::aggregated::{self, AggregatedOptions};
 use crate::args::ServeArgs;
@@ -17,6 +19,7 @@ use crate::kubernetes::{self, KeptObjects};
 use crate::metrics::Metrics;
 use crate::model::ObjectId;
 use crate::model::manifest::values::Cidr;
+use crate::replicas::{self, ReplicasOptions, addresses};
 use crate::server::{Issuing, Options, StartError};
 use crate::source::kubernetes::Cluster;
 use crate::source::kubernetes::connect::{self, Access};
@@ -34,6 +37,8 @@ pub struct ClusterOptions {
     pub machine_ranges: Vec<Cidr>,
     /// `None`: there is no aggregated API.
     pub aggregated: Option<AggregatedOptions>,
+    /// `None`: other replicas are not asked, and cannot ask.
+    pub replicas: Option<ReplicasOptions>,
 }
 
 impl ClusterOptions {
@@ -72,6 +77,9 @@ impl ClusterOptions {
                     .map(|_| aggregated::API_SERVICE.to_owned()),
             },
             aggregated,
+            replicas: args
+                .replicas_listen
+                .map(|listen| ReplicasOptions { listen }),
         })
     }
 }
@@ -93,7 +101,9 @@ impl App {
             objects,
             machine_ranges,
             aggregated,
+            replicas,
         } = cluster;
+        let namespace = objects.namespace.clone();
         private::directory(&options.state_dir)?;
         if options.state_dir.join("ca").exists() {
             tracing::warn!(
@@ -120,6 +130,14 @@ impl App {
         let keeper = kubernetes::keep(client.clone(), objects, root, &metrics)?;
         let translator = Arc::clone(&app.translator);
         let lookup = move |id: &ObjectId| translator.state().mesh.statuses.get(id).cloned();
+        if let Some(options) = replicas {
+            let (found, addresses) = watch::channel(Vec::new());
+            let own = kubernetes::pod_name();
+            let following = addresses::follow(client.clone(), namespace, own, found);
+            app.tasks.spawn("following the other replicas", following);
+            let shown = Arc::clone(&app.running.shown);
+            app.replicas = Some(replicas::start(options, shown, addresses).await?);
+        }
         if let Some(options) = aggregated {
             let (shown, dashboard) = (Arc::clone(&app.running.shown), app.running.api);
             let client = client.clone();

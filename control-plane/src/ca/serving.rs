@@ -1,18 +1,21 @@
 //! Our own certificate and the TLS settings of the gRPC port, of the webhook, and of the aggregated API.
 //!
+//! [`replica_server_config`] and [`replica_client_config`]: between replicas, which show it to each other.
+//!
 //! At the gRPC port a client certificate is optional in the handshake, because a workload gets its
 //! first one here; a certificate that is shown must chain to our root.
 
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
-use rustls::RootCertStore;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, SignatureScheme};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::watch;
 
@@ -28,6 +31,16 @@ pub struct Serving {
 impl ResolvesServerCert for Serving {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.current.read().ok().map(|current| Arc::clone(&current))
+    }
+}
+
+impl ResolvesClientCert for Serving {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.current.read().ok().map(|current| Arc::clone(&current))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -109,9 +122,8 @@ pub fn server_config(
     authority: &Authority,
     serving: Arc<Serving>,
 ) -> Result<rustls::ServerConfig, CaError> {
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.root().clone()).map_err(tls)?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+    let roots = Arc::new(roots(authority)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
         .allow_unauthenticated()
         .build()
         .map_err(tls)?;
@@ -163,4 +175,43 @@ pub fn api_server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
+}
+
+/// For other replicas: a certificate of ours is required.
+///
+/// # Errors
+/// When the root can't be used as one.
+pub fn replica_server_config(
+    authority: &Authority,
+    serving: Arc<Serving>,
+) -> Result<rustls::ServerConfig, CaError> {
+    let roots = Arc::new(roots(authority)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .build()
+        .map_err(tls)?;
+    api_server_config(serving, Some(verifier))
+}
+
+/// To other replicas, with our own certificate.
+///
+/// # Errors
+/// When the root can't be used as one.
+pub fn replica_client_config(
+    authority: &Authority,
+    serving: Arc<Serving>,
+) -> Result<rustls::ClientConfig, CaError> {
+    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(tls)?
+        .with_root_certificates(roots(authority)?)
+        .with_client_cert_resolver(serving);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn roots(authority: &Authority) -> Result<RootCertStore, CaError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.root().clone()).map_err(tls)?;
+    Ok(roots)
 }

@@ -8,6 +8,7 @@ mod claims;
 mod credential;
 mod dashboard;
 mod inspect;
+mod replicas;
 mod serving;
 mod shop;
 mod state;

@@ -59,7 +59,9 @@ fn the_program_takes_its_flags() {
         assert_eq!(u64::from(metrics.port()), port("metrics"));
         let aggregated = serve.cluster.aggregated_listen.unwrap();
         assert_eq!(u64::from(aggregated.port()), port("api"));
-        for open in [serve.xds_listen, webhook, metrics, aggregated] {
+        let replicas = serve.cluster.replicas_listen.unwrap();
+        assert_eq!(u64::from(replicas.port()), port("replicas"));
+        for open in [serve.xds_listen, webhook, metrics, aggregated, replicas] {
             assert!(open.ip().is_unspecified(), "{open}");
         }
         assert!(

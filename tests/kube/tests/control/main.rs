@@ -4,7 +4,7 @@
 //! - `identity`: certificates for pods' tokens; other tokens are refused
 //! - `root`: the root's Secret and ConfigMap; `webhook`: its `caBundle`
 //! - `aggregated`: the API for users, through the API server; who is refused
-//! - `lease`: leader election of two replicas
+//! - `lease`: leader election of two replicas; `replicas`: whichever is asked answers for all proxies
 //! - `harness`, `sidecar`: the processes
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -13,6 +13,7 @@ mod aggregated;
 mod harness;
 mod identity;
 mod lease;
+mod replicas;
 mod root;
 mod sidecar;
 mod webhook;
