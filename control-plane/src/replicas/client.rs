@@ -23,6 +23,7 @@ use crate::api::replicas::{
     OtherReplicas, OthersError, OthersObservation, ProxyQuestion, ReplicaObservation,
 };
 use crate::api::reply::{Body, Problem};
+use crate::identity::is_segment;
 use crate::text::bounded;
 
 /// How long what was observed is shown: many readers make no more calls than one.
@@ -151,6 +152,11 @@ impl OtherReplicas for ReplicaClient {
             ProxyQuestion::Dump(page) => (format!("dump/{page}"), Vec::new(), DUMP),
             ProxyQuestion::Tap(query) => (format!("tap?{query}"), Vec::new(), Duration::ZERO),
         };
+        // They become part of a path.
+        if !is_segment(namespace) || !is_segment(workload) {
+            let unreachable = Vec::new();
+            return Err(OthersError::Absent { unreachable });
+        }
         let path = format!("{BASE}/workloads/{namespace}/{workload}/{what}");
         let body = Bytes::from(body);
         let others = self.others().into_iter();

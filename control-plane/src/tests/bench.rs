@@ -364,10 +364,18 @@ impl Agent {
         workload: &str,
         address: &str,
     ) -> Result<Self, Status> {
+        Agent::of(channel, ("shop", workload), address).await
+    }
+
+    pub(crate) async fn of(
+        channel: Channel,
+        (namespace, workload): (&str, &str),
+        address: &str,
+    ) -> Result<Self, Status> {
         let (send, messages) = mpsc::channel(64);
         let hello = ProxyMessage {
             message: Some(Message::Hello(Hello {
-                node_id: format!("sidecar~{address}~{workload}.shop~{DOMAIN}"),
+                node_id: format!("sidecar~{address}~{workload}.{namespace}~{DOMAIN}"),
                 version: "0.1.0".into(),
                 started: None,
             })),
