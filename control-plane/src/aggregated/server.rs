@@ -152,18 +152,20 @@ impl AggregatedApi {
             return Err(unknown(request.uri().path()));
         }
         let of = (namespace.as_str(), workload.as_str());
-        match (request.method(), what.as_str(), rest.as_str()) {
-            (&Method::GET, "tap", "") => {
+        let get = request.method() == Method::GET;
+        let post = request.method() == Method::POST;
+        match (what.as_str(), rest.as_str()) {
+            ("tap", "") if get => {
                 let of = named.then_some(of);
                 self.api.tap(of, &words, &access).await
             }
-            (&Method::GET, "dump", page) if named && !page.is_empty() => {
+            ("dump", page) if get && named && !page.is_empty() => {
                 self.api.dump(of, page, &access).await
             }
-            (&Method::GET, what, "") if !named && READ.contains(&what) => {
+            (what, "") if get && !named && READ.contains(&what) => {
                 self.api.read(what, &words, &access).await
             }
-            (&Method::POST, "explain", "") if !named => {
+            ("explain", "") if post && !named => {
                 let asked = timeout(BODY_TIMEOUT, server::body(request)).await;
                 let asked = asked.map_err(|_| {
                     let why = format!("it did not arrive within {BODY_TIMEOUT:?}");
@@ -171,7 +173,7 @@ impl AggregatedApi {
                 })?;
                 self.api.explain(asked?, &access).await
             }
-            (&Method::POST, "session", "") if !named => self.session(access).await,
+            ("session", "") if post && !named => self.session(access).await,
             _ => Err(unknown(request.uri().path())),
         }
     }

@@ -337,9 +337,9 @@ mod tests {
     #[test]
     fn no_user_and_two_users_are_refused() {
         let front_proxy = front_proxy();
-        for bad in [
-            &[][..],
-            &[("x-remote-user", &b""[..])],
+        let cases: [&[(&str, &[u8])]; 7] = [
+            &[],
+            &[("x-remote-user", b"")],
             &[("x-remote-group", b"system:masters")],
             &[("x-remote-user", b"jane"), ("x-remote-user", b"admin")],
             &[
@@ -349,7 +349,8 @@ mod tests {
             ],
             &[("x-remote-user", b"\xff")],
             &[("x-remote-user", b"jane"), ("x-remote-group", b"\xff")],
-        ] {
+        ];
+        for bad in cases {
             assert!(front_proxy.user(&map(bad)).is_err(), "{bad:?}");
         }
     }

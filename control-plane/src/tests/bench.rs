@@ -27,6 +27,7 @@ use xds_proto::google::rpc::Status as RpcStatus;
 use xds_proto::type_url::CLUSTER;
 
 pub(crate) use super::credential::{Client, certificate, certificate_for, csr};
+use crate::ads::Resources;
 use crate::ads::testing::Memory;
 use crate::api::declared::{Declared, DeclaredByTest, DeclaredWorkload};
 use crate::ca::authority::Lifetimes;
@@ -112,7 +113,8 @@ impl Bench {
             first: FirstCredential::join_token(tokens, used),
         };
         let metrics = Arc::new(Metrics::new().unwrap());
-        let shown = (Arc::clone(&self.mesh) as _, Arc::new(absent()) as _);
+        let shown: (Arc<dyn Resources>, Arc<dyn Declared>) =
+            (self.mesh.clone(), Arc::new(absent()));
         let running = start_with(options(state.path()), Some(issuing), metrics, shown).await;
         Bench {
             state,

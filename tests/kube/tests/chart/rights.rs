@@ -98,6 +98,22 @@ fn rights_cover_all_watched_kinds() {
     }
 }
 
+/// Without it nothing is registered, listened on or granted for it.
+#[test]
+fn the_aggregated_api_can_be_left_out() {
+    let text = helm().template(&["--set", "aggregatedApi.enabled=false"]);
+    for word in [
+        "APIService",
+        "inspect.mesh.anyam.dev",
+        "--aggregated-listen",
+        "15443",
+        "subjectaccessreviews",
+        "kube-system\n",
+    ] {
+        assert!(!text.contains(word), "{word}");
+    }
+}
+
 #[test]
 fn nothing_is_granted_by_wildcard() {
     for (name, values) in RENDERINGS {
