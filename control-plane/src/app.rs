@@ -4,14 +4,16 @@
 //!   start never removes from a proxy what is declared; then follows changes until a signal to stop, or
 //!   until one of its tasks ends by itself.
 //! - `cluster`: a control plane of a cluster, and what it keeps there; `temporary`: its state folder.
-//! - `commands`: [`token`] and [`certificate`].
+//! - `commands`: [`token`] and [`certificate`]; `error`: why one fails.
 
 mod cluster;
 mod commands;
+mod error;
 mod temporary;
 
 pub use self::cluster::ClusterOptions;
 pub use self::commands::{certificate, token};
+pub use self::error::AppError;
 
 use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,86 +22,24 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::aggregated::RunningAggregatedApi;
 use crate::args::{InjectionArgs, ServeArgs};
 use crate::ca::authority::Lifetimes;
-use crate::ca::{CaError, private};
+use crate::ca::private;
 use crate::context::{self, Context, Contexts};
-use crate::declared::{self, OpenError};
-use crate::incumbents::IncumbentsError;
-use crate::inject::settings::{MeshSettings, SettingsError};
-use crate::inject::start::{self as injection, RunningWebhook, WebhookError};
+use crate::declared;
+use crate::inject::settings::MeshSettings;
+use crate::inject::start::{self as injection, RunningWebhook};
 use crate::kubernetes::Reconciler;
-use crate::kubernetes::root_secret::RootSecretError;
 use crate::metrics::Metrics;
 use crate::model;
+use crate::replicas::RunningReplicas;
 use crate::server::{self, Issuing, Options, Running, StartError};
-use crate::source::kubernetes::connect::ConnectError;
+use crate::source::Source;
 use crate::source::kubernetes::status::Statuses;
 use crate::source::watch::Watched;
-use crate::source::{Source, SourceError};
 use crate::supervise::{LongLivedTasks, TaskEnded};
 use crate::translate::Translator;
-
-/// Why a command fails.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    #[error(transparent)]
-    Start(#[from] StartError),
-    #[error(transparent)]
-    Ca(#[from] CaError),
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    #[error(transparent)]
-    Incumbents(#[from] IncumbentsError),
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error(transparent)]
-    Webhook(#[from] WebhookError),
-    #[error(
-        "{path} can't be read as a folder: {source}; name the folder of manifests with --config-dir",
-        path = path.display()
-    )]
-    Folder {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("`{0}` is no namespace/name; write --workload shop/web-0")]
-    Workload(String),
-    #[error(
-        "{folder} declares no Workload {workload}; add its manifest, or give --service-account",
-        folder = folder.display()
-    )]
-    Undeclared { folder: PathBuf, workload: String },
-    #[error("`{0}` can't be an identity: names have a-z A-Z 0-9 . - _ only")]
-    Identity(String),
-    #[error("signals can't be listened to: {0}")]
-    Signals(std::io::Error),
-    #[error("no runtime: {0}")]
-    Runtime(std::io::Error),
-    #[error("the Kubernetes API can't be used: {0}")]
-    Connect(#[from] ConnectError),
-    #[error("the cluster can't be read: {0}")]
-    Source(#[from] SourceError),
-    #[error(transparent)]
-    Root(#[from] RootSecretError),
-    #[error(
-        "the injection settings have {field} `{there}`, but {flag} is `{here}`: sidecars would be refused; give both the same value"
-    )]
-    Disagree {
-        field: &'static str,
-        there: String,
-        flag: &'static str,
-        here: String,
-    },
-    #[error(
-        "no temporary folder for the API's token: {0}; mount an emptyDir at /tmp, or name a folder with --state-dir"
-    )]
-    Temporary(CaError),
-    #[error("{0} is missing on the command line")]
-    Missing(&'static str),
-    #[error(transparent)]
-    Ended(#[from] TaskEnded),
-}
 
 /// A control plane that follows a source.
 pub struct App {
@@ -107,6 +47,10 @@ pub struct App {
     pub translator: Arc<Translator>,
     /// Of a cluster.
     pub keeper: Option<Reconciler>,
+    /// Likewise.
+    pub aggregated: Option<RunningAggregatedApi>,
+    /// Likewise.
+    pub replicas: Option<RunningReplicas>,
     /// What follows the source, and what writes to it.
     tasks: LongLivedTasks,
 }
@@ -144,6 +88,8 @@ impl App {
             running,
             translator,
             keeper: None,
+            aggregated: None,
+            replicas: None,
             tasks,
         })
     }
@@ -155,6 +101,8 @@ impl App {
             running,
             tasks,
             keeper,
+            aggregated,
+            replicas,
             ..
         } = self;
         let keeping = async {
@@ -163,10 +111,24 @@ impl App {
                 None => pending().await,
             }
         };
+        let aggregating = async {
+            match aggregated {
+                Some(aggregated) => aggregated.ended().await,
+                None => pending().await,
+            }
+        };
+        let answering = async {
+            match replicas {
+                Some(replicas) => replicas.ended().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             ended = tasks.ended() => ended,
             ended = running.ended() => ended,
             ended = keeping => ended,
+            ended = aggregating => ended,
+            ended = answering => ended,
         }
     }
 
@@ -176,15 +138,27 @@ impl App {
             running,
             translator: _,
             keeper,
+            aggregated,
+            replicas,
             mut tasks,
         } = self;
         tasks.shutdown().await;
+        let closed = async {
+            if let Some(aggregated) = aggregated {
+                aggregated.stop().await;
+            }
+        };
         let kept = async {
             if let Some(keeper) = keeper {
                 keeper.stop().await;
             }
         };
-        tokio::join!(kept, running.stop());
+        let left = async {
+            if let Some(replicas) = replicas {
+                replicas.stop().await;
+            }
+        };
+        tokio::join!(kept, closed, left, running.stop());
     }
 }
 
@@ -227,7 +201,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
     let webhook = webhook_options(&args)?;
     let settings = webhook.as_ref().map(|webhook| &webhook.settings);
     let cluster = match args.cluster.kubernetes {
-        true => Some(ClusterOptions::new(&args.cluster, settings)?),
+        true => Some(ClusterOptions::new(&args, settings)?),
         false => None,
     };
     let (state_dir, temporary) = cluster::state_dir(args.state_dir.as_deref(), cluster.is_some())?;
@@ -399,7 +373,7 @@ mod tests {
     use crate::model::MeshOptions;
     use crate::model::mesh::builder::Builder;
     use crate::model::mesh::vip::Vips;
-    use crate::source::Observed;
+    use crate::source::{Observed, SourceError};
     use crate::tests::bench;
 
     /// A source that panics, or has no further report.

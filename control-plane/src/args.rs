@@ -66,7 +66,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub mesh: MeshArgs,
     /// DNS name or address under which proxies reach --xds-listen, and the API server
-    /// --webhook-listen; may be repeated
+    /// --webhook-listen and --aggregated-listen; may be repeated
     #[arg(long = "name", value_name = "NAME")]
     pub names: Vec<String>,
     /// Host name under which browsers reach --api-listen; may be repeated
@@ -150,6 +150,24 @@ pub struct KubernetesArgs {
         conflicts_with = "config_dir"
     )]
     pub workload_cidrs: Vec<Cidr>,
+    /// Where the Kubernetes API server forwards requests of users for the API group
+    /// inspect.mesh.anyam.dev (HTTPS, by the front proxy's certificate); off without it
+    #[arg(
+        long,
+        value_name = "ADDR",
+        requires = "kubernetes",
+        conflicts_with = "config_dir"
+    )]
+    pub aggregated_listen: Option<SocketAddr>,
+    /// Where the other replicas ask for proxies that are connected to this one (HTTPS, with the control
+    /// plane's certificate), and whether they are asked; off without it
+    #[arg(
+        long,
+        value_name = "ADDR",
+        requires = "kubernetes",
+        conflicts_with = "config_dir"
+    )]
+    pub replicas_listen: Option<SocketAddr>,
     /// The MutatingWebhookConfiguration whose caBundle is kept
     #[arg(
         long,

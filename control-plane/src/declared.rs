@@ -232,11 +232,17 @@ impl Declared for Translator {
             line: u32::try_from(error.line).unwrap_or(u32::MAX),
             field: error.field.clone(),
             message: error.message.clone(),
+            namespace: error
+                .about
+                .as_ref()
+                .map(|about| about.object().key.namespace.clone())
+                .unwrap_or_default(),
         };
         Objects {
             objects: findings::objects(&state),
             file_errors: state.file_errors.iter().map(error).collect(),
             generation: state.generation,
+            unreachable_replicas: Vec::new(),
         }
     }
 

@@ -128,6 +128,7 @@ fn services_without_endpoints(mesh: &Mesh) -> Vec<Finding> {
                 what: format!("Service {key} has no ready {lacks}: calls to it answer 503"),
                 location: format!("Service {key}"),
                 todo: todo.to_owned(),
+                namespace: key.namespace.clone(),
             });
         }
     }
@@ -166,6 +167,7 @@ fn uncovered_ports(mesh: &Mesh) -> Vec<Finding> {
         ),
         location: format!("AuthorizationPolicy {key}"),
         todo: "target the workloads, by name or selector, or the namespace, to cover all ports; or list the port in a Service with a policy".to_owned(),
+        namespace: key.namespace,
     });
     let undeclared = undeclared.into_iter().map(|(key, workloads)| Finding {
         severity: Severity::Info,
@@ -175,6 +177,7 @@ fn uncovered_ports(mesh: &Mesh) -> Vec<Finding> {
         ),
         location: format!("AuthorizationPolicy {key}"),
         todo: "target the workloads, by name or selector, or the namespace, to cover undeclared ports too".to_owned(),
+        namespace: key.namespace,
     });
     open.chain(undeclared).collect()
 }

@@ -60,7 +60,7 @@ pub(super) fn is_trust_domain(name: &str) -> bool {
     !name.is_empty() && name.len() <= 255 && name.bytes().all(allowed)
 }
 
-fn is_segment(segment: &str) -> bool {
+pub(crate) fn is_segment(segment: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
     !matches!(segment, "" | "." | "..") && segment.bytes().all(allowed)
 }

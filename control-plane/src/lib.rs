@@ -1,7 +1,7 @@
 //! The Anyam control plane.
 //!
 //! - [`ads`]: discovery, as a sans-IO state machine and its gRPC server.
-//! - [`api`]: HTTP API and dashboard.
+//! - [`api`]: HTTP API and dashboard; [`aggregated`]: the same as a part of a cluster's API.
 //! - [`app`]: composition and commands; [`args`]: the command line.
 //! - [`ca`]: certificates, and the tokens that buy the first.
 //! - [`context`]: how a user's `anyam` finds control planes.
@@ -17,10 +17,12 @@
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
 //! - [`translate`]: the mesh into xDS resources.
 //! - [`types`]: what the API says, in JSON; [`metrics`]: the control plane's own; [`text`]: from peers.
+//! - [`replicas`]: what the replicas of a control plane ask each other.
 //! - [`server`]: the sockets, over whatever resources they are given; [`supervise`]: what runs as long
 //!   as the process.
 
 pub mod ads;
+pub mod aggregated;
 pub mod api;
 pub mod app;
 pub mod args;
@@ -38,6 +40,7 @@ pub mod inspect;
 pub mod kubernetes;
 pub mod metrics;
 pub mod model;
+pub mod replicas;
 pub mod server;
 pub mod source;
 mod state_file;

@@ -14,6 +14,8 @@ pub struct Metrics {
     pub injections: IntCounterVec,
     /// Tokens of pods, by outcome.
     pub token_reviews: IntCounterVec,
+    /// Rights of users, by outcome.
+    pub access_reviews: IntCounterVec,
     /// 1 on the replica that writes to the cluster.
     pub leader: IntGauge,
     connections_refused: IntCounterVec,
@@ -43,6 +45,7 @@ impl Metrics {
             registry.register(Box::new(made.clone()))?;
             Ok(made)
         };
+        let outcomes = |name, help| by(name, help, "outcome");
         Ok(Metrics {
             pushes: by(
                 "anyam_control_xds_pushes_total",
@@ -71,15 +74,17 @@ impl Metrics {
                 "anyam_control_edges_dropped_total",
                 "Reported edges not kept because the table was full",
             )?,
-            injections: by(
+            injections: outcomes(
                 "anyam_control_injections_total",
                 "AdmissionReviews answered by the webhook",
-                "outcome",
             )?,
-            token_reviews: by(
+            token_reviews: outcomes(
                 "anyam_control_token_reviews_total",
                 "Service-account tokens that sidecars showed",
-                "outcome",
+            )?,
+            access_reviews: outcomes(
+                "anyam_control_access_reviews_total",
+                "SubjectAccessReviews of users of the aggregated API",
             )?,
             leader: gauge(
                 "anyam_control_leader",
@@ -87,7 +92,7 @@ impl Metrics {
             )?,
             connections_refused: by(
                 "anyam_control_connections_refused_total",
-                "Connections to the ports of xDS, of the webhook and of metrics closed because of a bound on connections",
+                "Connections closed because of a bound on connections, by port or by bound",
                 "reason",
             )?,
             proxies: gauge("anyam_control_proxies", "Proxies with an open ADS stream")?,

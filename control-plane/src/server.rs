@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -101,6 +101,8 @@ pub struct Running {
     pub metrics_port: Option<SocketAddr>,
     pub insecure_ads: Option<SocketAddr>,
     pub token_file: PathBuf,
+    /// What the API shows.
+    pub shown: Arc<Api>,
     pub authority: Arc<Authority>,
     pub metrics: Arc<Metrics>,
     closing: watch::Sender<bool>,
@@ -216,11 +218,10 @@ fn serve_xds(
 /// The API's port, and the one for metrics and health.
 fn serve_api(
     tasks: &mut LongLivedTasks,
-    api: Api,
+    api: Arc<Api>,
     (people, monitoring): (Bound, Option<Bound>),
     closed: &watch::Receiver<bool>,
 ) -> (SocketAddr, Option<SocketAddr>) {
-    let api = Arc::new(api);
     let monitoring = monitoring.map(|(listener, address)| {
         let serving = Arc::clone(&api).serve(listener, ApiPort::Monitoring, closed.clone());
         tasks.spawn("serving metrics", serving);
@@ -292,7 +293,7 @@ pub async fn start_with(
         metrics: Arc::clone(&metrics),
         closing: closed.clone(),
     };
-    let shown = Api {
+    let shown = Arc::new(Api {
         auth,
         registry,
         agents,
@@ -300,11 +301,13 @@ pub async fn start_with(
         declared,
         authority: Arc::clone(&authority),
         metrics: Arc::clone(&metrics),
-    };
+        others: OnceLock::new(),
+    });
     let mut tasks = LongLivedTasks::default();
     let ports = (sockets.xds, sockets.insecure);
     let (xds, insecure_ads) = serve_xds(&mut tasks, grpc, ports, secrets.tls);
-    let (api, metrics_port) = serve_api(&mut tasks, shown, (sockets.api, sockets.metrics), &closed);
+    let ports = (sockets.api, sockets.metrics);
+    let (api, metrics_port) = serve_api(&mut tasks, Arc::clone(&shown), ports, &closed);
     let renewal = serving::keep_renewed(
         secrets.serving,
         Arc::clone(&authority),
@@ -318,6 +321,7 @@ pub async fn start_with(
         metrics_port,
         insecure_ads,
         token_file,
+        shown,
         authority,
         metrics,
         closing,

@@ -6,8 +6,8 @@
 //! | path | type |
 //! |---|---|
 //! | `GET /api/v1/proxies` | [`Proxies`] |
-//! | `GET /api/v1/edges[?namespace=]` | [`Edges`] |
-//! | `GET /api/v1/stat[?namespace=]` | [`Stats`] |
+//! | `GET /api/v1/edges` | [`Edges`] |
+//! | `GET /api/v1/stat` | [`Stats`] |
 //! | `GET /api/v1/routes[?service=]` | [`Routes`] |
 //! | `GET /api/v1/objects` | [`Objects`] |
 //! | `GET /api/v1/check` | [`Check`] |
@@ -15,6 +15,8 @@
 //! | `POST /api/v1/explain` | [`ExplainRequest`] → [`ExplainResponse`] |
 //! | `GET /api/v1/dump/{ns}/{workload}/{what}` | the proxy's own admin page, as it is |
 //! | any error | [`ApiError`] |
+//!
+//! The first six take `?namespace=` and then show that namespace only.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +34,10 @@ pub struct ApiError {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Proxies {
     pub proxies: Vec<Proxy>,
+    /// Replicas of the control plane that gave no answer in time, and why: proxies that are connected
+    /// to them are missing here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable_replicas: Vec<String>,
 }
 
 /// One proxy with an open ADS or Inspect stream.
@@ -96,6 +102,9 @@ pub struct Edges {
     pub edges: Vec<Edge>,
     /// Edges not kept because the table is full; more than 0 means the list is not whole.
     pub dropped: u64,
+    /// As in [`Proxies`]: what their proxies report is missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable_replicas: Vec<String>,
 }
 
 /// Traffic from one workload to one version of one service, as both ends reported it.
@@ -149,6 +158,9 @@ pub struct Signals {
 pub struct Stats {
     pub window_seconds: f64,
     pub stats: Vec<Stat>,
+    /// As in [`Edges`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable_replicas: Vec<String>,
 }
 
 /// Golden signals of what arrives at a workload or a service.
@@ -212,6 +224,9 @@ pub struct Objects {
     pub file_errors: Vec<FileError>,
     /// Generation of the model that these objects are.
     pub generation: u64,
+    /// As in [`Edges`]: conditions that only traffic shows may be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable_replicas: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -241,6 +256,9 @@ pub struct FileError {
     /// `spec.ports[0].port`; empty when the file is no YAML.
     pub field: String,
     pub message: String,
+    /// Of the object that it is about; empty where that is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -249,6 +267,9 @@ pub struct Check {
     pub findings: Vec<Finding>,
     /// What was looked at, so that an empty list means something.
     pub checked: Vec<String>,
+    /// As in [`Proxies`]; also a finding each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable_replicas: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -258,6 +279,9 @@ pub struct Finding {
     #[serde(rename = "where")]
     pub location: String,
     pub todo: String,
+    /// Of the object that it is about; empty where it is about none, or about several.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
 }
 
 /// Worst first, which is also their order.

@@ -1,4 +1,5 @@
-//! Access to the API: the holder of the token file, or a browser that showed the token once.
+//! Access to the API: the holder of the token file, or a browser that showed the token once, or a
+//! login that the aggregated API gave to a user.
 //!
 //! The `Host` header must be a name of ours, so that a web page whose name was made to point at
 //! loopback (DNS rebinding) reaches nothing; a cookie counts only without a foreign `Origin`.
@@ -6,26 +7,82 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 
+use super::access::ApiAccess;
 use crate::ca::{CaError, private};
 use crate::text::hex;
 
 const COOKIE_NAME: &str = "anyam_session";
 const SESSION: Duration = Duration::from_secs(12 * 3600);
-const MAX_SESSIONS: usize = 64;
+/// Of a session that began with a login.
+const USER_SESSION: Duration = Duration::from_secs(3600);
+/// How long a login can be exchanged for a session.
+pub const LOGIN: Duration = Duration::from_secs(15 * 60);
+/// Sessions, and logins, that may be open.
+const MAX_OPEN: usize = 64;
+/// Those of one user.
+const MAX_OF_USER: usize = 8;
 
 pub struct Auth {
     token: String,
     /// Names that `Host` may have, without port.
     hosts: Vec<String>,
-    /// Session → when it ends.
-    sessions: Mutex<HashMap<String, Instant>>,
+    sessions: Mutex<OpenSecrets>,
+    logins: Mutex<OpenSecrets>,
+}
+
+/// Secrets that stand for an access, until they end.
+#[derive(Default)]
+struct OpenSecrets(HashMap<String, OpenSecret>);
+
+struct OpenSecret {
+    end: Instant,
+    access: ApiAccess,
+}
+
+impl OpenSecrets {
+    /// Makes room by removing those that have ended; then the oldest of a user who has many; then
+    /// the oldest.
+    fn add(
+        &mut self,
+        access: ApiAccess,
+        now: Instant,
+        lifetime: Duration,
+    ) -> Result<String, CaError> {
+        let secret = random()?;
+        let open = &mut self.0;
+        open.retain(|_, one| one.end > now);
+        let of_user = |one: &OpenSecret| one.access.holder() == access.holder();
+        let many = open.values().filter(|one| of_user(one)).count() >= MAX_OF_USER;
+        if open.len() >= MAX_OPEN || (many && access.holder().is_some()) {
+            let candidates = open.iter().filter(|(_, one)| !many || of_user(one));
+            let oldest = candidates.min_by_key(|(_, one)| one.end);
+            if let Some(oldest) = oldest.map(|(secret, _)| secret.clone()) {
+                open.remove(&oldest);
+            }
+        }
+        if let Some(end) = now.checked_add(lifetime) {
+            open.insert(secret.clone(), OpenSecret { end, access });
+        }
+        Ok(secret)
+    }
+
+    fn find(&self, secret: &str, now: Instant) -> Option<(&String, &ApiAccess)> {
+        let mut open = self.0.iter();
+        let found = open.find(|(id, one)| same(id, secret) && one.end > now);
+        found.map(|(id, one)| (id, &one.access))
+    }
+
+    fn take(&mut self, secret: &str, now: Instant) -> Option<ApiAccess> {
+        let id = self.find(secret, now)?.0.clone();
+        self.0.remove(&id).map(|one| one.access)
+    }
 }
 
 /// Why a request is refused.
@@ -76,6 +133,7 @@ impl Auth {
             token,
             hosts,
             sessions: Mutex::default(),
+            logins: Mutex::default(),
         })
     }
 
@@ -83,10 +141,12 @@ impl Auth {
         &self.token
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
-        self.sessions
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn sessions(&self) -> MutexGuard<'_, OpenSecrets> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn logins(&self) -> MutexGuard<'_, OpenSecrets> {
+        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the `Host` header names us.
@@ -112,13 +172,13 @@ impl Auth {
         }
     }
 
-    /// Whether the request carries the token, or a cookie given in exchange for it.
+    /// What the request may see, by the token, or by a cookie given in exchange for it or for a login.
     ///
     /// # Errors
-    /// When it does not.
-    pub fn check(&self, headers: &HeaderMap, now: Instant) -> Result<(), Refusal> {
+    /// When it has neither.
+    pub fn check(&self, headers: &HeaderMap, now: Instant) -> Result<ApiAccess, Refusal> {
         if self.has_token(headers) {
-            return Ok(());
+            return Ok(ApiAccess::everything());
         }
         let cookies = headers
             .get_all(COOKIE)
@@ -131,13 +191,8 @@ impl Auth {
         let Some(session) = session else {
             return Err(Refusal::Unknown);
         };
-        let known = self
-            .sessions()
-            .iter()
-            .any(|(id, end)| same(id, session) && *end > now);
-        if !known {
-            return Err(Refusal::Unknown);
-        }
+        let access = self.sessions().find(session, now).map(|it| it.1.clone());
+        let access = access.ok_or(Refusal::Unknown)?;
         // Cookies do not distinguish ports: a page served by another program of this machine
         // would be sent along with ours.
         let host = headers
@@ -148,48 +203,65 @@ impl Auth {
             Some(origin) if origin.as_bytes() != format!("http://{host}").as_bytes() => {
                 Err(Refusal::Origin)
             }
-            _ => Ok(()),
+            _ => Ok(access),
         }
     }
 
-    pub fn has_token(&self, headers: &HeaderMap) -> bool {
-        let value = headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
-        value
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .is_some_and(|token| same(token.trim(), &self.token))
+    fn has_token(&self, headers: &HeaderMap) -> bool {
+        bearer(headers).is_some_and(|token| same(token, &self.token))
     }
 
-    /// Starts a session: the value of `Set-Cookie`.
+    /// A token that starts one session of this access.
     ///
     /// # Errors
     /// When there are no random bytes.
-    pub fn start_session(&self, now: Instant) -> Result<String, CaError> {
-        let id = random()?;
-        let mut sessions = self.sessions();
-        sessions.retain(|_, end| *end > now);
-        if sessions.len() >= MAX_SESSIONS {
-            let oldest = sessions.iter().min_by_key(|(_, end)| **end);
-            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
-                sessions.remove(&oldest);
-            }
-        }
-        if let Some(end) = now.checked_add(SESSION) {
-            sessions.insert(id.clone(), end);
-        }
-        let seconds = SESSION.as_secs();
-        Ok(format!(
-            "{COOKIE_NAME}={id}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict"
-        ))
+    pub fn login(&self, access: ApiAccess, now: Instant) -> Result<String, CaError> {
+        self.logins().add(access, now, LOGIN)
     }
+
+    /// Starts a session for who shows the token or a login, which is good once: the value of
+    /// `Set-Cookie`. `None`: neither.
+    ///
+    /// # Errors
+    /// When there are no random bytes.
+    pub fn start_session(
+        &self,
+        headers: &HeaderMap,
+        now: Instant,
+    ) -> Result<Option<String>, CaError> {
+        let (access, lifetime) = match bearer(headers) {
+            Some(token) if same(token, &self.token) => (ApiAccess::everything(), SESSION),
+            Some(token) => match self.logins().take(token, now) {
+                Some(access) => (access, USER_SESSION),
+                None => return Ok(None),
+            },
+            None => return Ok(None),
+        };
+        let id = self.sessions().add(access, now, lifetime)?;
+        let seconds = lifetime.as_secs();
+        Ok(Some(format!(
+            "{COOKIE_NAME}={id}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict"
+        )))
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    value.strip_prefix("Bearer ").map(str::trim)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http::HeaderValue;
 
     use super::*;
+    use crate::api::access::tests::EveryRight;
+
+    fn seen(auth: &Auth, pairs: &[(http::HeaderName, &str)], now: Instant) -> Result<(), Refusal> {
+        auth.check(&headers(pairs), now).map(|_| ())
+    }
 
     fn auth() -> Auth {
         let state = tempfile::tempdir().unwrap();
@@ -243,13 +315,17 @@ mod tests {
     fn a_token_or_a_session_without_a_foreign_origin() {
         let auth = auth();
         let now = Instant::now();
-        let check = |pairs: &[(http::HeaderName, &str)]| auth.check(&headers(pairs), now);
+        let check = |pairs: &[(http::HeaderName, &str)]| seen(&auth, pairs, now);
         let bearer = format!("Bearer {}", auth.token());
         assert_eq!(check(&[(AUTHORIZATION, &bearer)]), Ok(()));
         assert_eq!(check(&[(AUTHORIZATION, "Bearer x")]), Err(Refusal::Unknown));
         assert_eq!(check(&[(AUTHORIZATION, "Bearer ")]), Err(Refusal::Unknown));
         assert_eq!(check(&[]), Err(Refusal::Unknown));
-        let cookie = auth.start_session(now).unwrap();
+        let start = |now| {
+            let shown = headers(&[(AUTHORIZATION, &*bearer)]);
+            auth.start_session(&shown, now).unwrap().unwrap()
+        };
+        let cookie = start(now);
         let cookie = format!("a=b; {}", cookie.split(';').next().unwrap());
         let host = (HOST, "localhost:1");
         assert_eq!(check(&[(COOKIE, &cookie), host.clone()]), Ok(()));
@@ -264,12 +340,45 @@ mod tests {
         }
         let later = now + SESSION;
         assert_eq!(
-            auth.check(&headers(&[(COOKIE, &cookie), host]), later),
+            seen(&auth, &[(COOKIE, &cookie), host], later),
             Err(Refusal::Unknown)
         );
-        for _ in 0..MAX_SESSIONS {
-            auth.start_session(now + Duration::from_secs(1)).unwrap();
+        for _ in 0..MAX_OPEN {
+            start(now + Duration::from_secs(1));
         }
-        assert_eq!(auth.sessions().len(), MAX_SESSIONS);
+        assert_eq!(auth.sessions().0.len(), MAX_OPEN);
+    }
+
+    #[test]
+    fn a_login_starts_one_session_of_its_access() {
+        let auth = auth();
+        let now = Instant::now();
+        let of = |user: &str| ApiAccess::of_user(user, "shop", Arc::new(EveryRight));
+        let start = |token: &str, now| {
+            let bearer = format!("Bearer {token}");
+            let shown = headers(&[(AUTHORIZATION, &*bearer)]);
+            auth.start_session(&shown, now).unwrap()
+        };
+        let token = auth.login(of("jane"), now).unwrap();
+        // It is no bearer token of other calls.
+        let bearer = format!("Bearer {token}");
+        let unknown = Err(Refusal::Unknown);
+        assert_eq!(seen(&auth, &[(AUTHORIZATION, &bearer)], now), unknown);
+        let cookie = start(&token, now).unwrap();
+        assert_eq!(start(&token, now), None, "it is good once");
+        let cookie = cookie.split(';').next().unwrap();
+        let shown = headers(&[(COOKIE, cookie), (HOST, "localhost:1")]);
+        let access = auth.check(&shown, now).unwrap();
+        assert!(access.sees("shop") && !access.sees("bank"));
+        assert!(auth.check(&shown, now + USER_SESSION).is_err());
+
+        let late = auth.login(of("jane"), now).unwrap();
+        assert_eq!(start(&late, now + LOGIN), None);
+        let other = auth.login(of("joe"), now).unwrap();
+        for _ in 0..MAX_OPEN {
+            auth.login(of("jane"), now).unwrap();
+        }
+        assert_eq!(auth.logins().0.len(), MAX_OF_USER + 1);
+        assert!(start(&other, now).is_some(), "another user's stays");
     }
 }

@@ -18,7 +18,9 @@ pub struct Facts<'a> {
     pub workloads: &'a [DeclaredWorkload],
     pub proxies: &'a Proxies,
     pub edges: &'a Edges,
-    pub root_expires_in: i64,
+    /// In seconds; `None`: it is not looked at.
+    pub root_expires_in: Option<i64>,
+    pub unreachable_replicas: Vec<String>,
 }
 
 fn finding(
@@ -32,6 +34,7 @@ fn finding(
         what: what.into(),
         location: location.into(),
         todo: todo.into(),
+        namespace: String::new(),
     }
 }
 
@@ -43,33 +46,36 @@ pub fn check(facts: Facts<'_>) -> Check {
         proxies,
         edges,
         root_expires_in,
+        unreachable_replicas,
     } = facts;
     manifests(objects, &mut findings);
-    connections(workloads, proxies, &mut findings);
+    match &unreachable_replicas[..] {
+        [] => connections(workloads, proxies, &mut findings),
+        unreachable => replicas(unreachable, &mut findings),
+    }
     configuration(proxies, &mut findings);
     traffic(edges, &mut findings);
-    if root_expires_in < ROOT_SOON {
+    if let Some(left) = root_expires_in.filter(|left| *left < ROOT_SOON) {
         findings.push(finding(
             Severity::Warning,
-            format!(
-                "the mesh's root certificate ends in {} days",
-                root_expires_in / 86400
-            ),
+            format!("the mesh's root certificate ends in {} days", left / 86400),
             "<state-dir>/ca/root.crt",
             "rotate the root before it ends",
         ));
     }
     findings.sort_by(|a, b| (a.severity, &a.location).cmp(&(b.severity, &b.location)));
     let count = |number: usize, what: &str| format!("{number} {what}");
+    let mut checked = vec![
+        count(objects.objects.len(), "objects"),
+        count(workloads.len(), "workloads"),
+        count(proxies.proxies.len(), "proxies"),
+        count(edges.edges.len(), "edges"),
+    ];
+    checked.extend(root_expires_in.map(|_| "root certificate".to_owned()));
     Check {
         findings,
-        checked: vec![
-            count(objects.objects.len(), "objects"),
-            count(workloads.len(), "workloads"),
-            count(proxies.proxies.len(), "proxies"),
-            count(edges.edges.len(), "edges"),
-            "root certificate".into(),
-        ],
+        checked,
+        unreachable_replicas,
     }
 }
 
@@ -79,6 +85,7 @@ fn manifests(objects: &Objects, findings: &mut Vec<Finding>) {
         line,
         field,
         message,
+        namespace: _,
     } in &objects.file_errors
     {
         let place = match (line, &**field) {
@@ -104,6 +111,17 @@ fn manifests(objects: &Objects, findings: &mut Vec<Finding>) {
             let todo = "change the object so that the condition holds";
             findings.push(finding(Severity::Warning, what, object.file.clone(), todo));
         }
+    }
+}
+
+/// Whether all sidecars are connected is not known then.
+fn replicas(unreachable: &[String], findings: &mut Vec<Finding>) {
+    for replica in unreachable {
+        let what = format!(
+            "a replica of the control plane did not answer ({replica}): its proxies and their traffic are missing here"
+        );
+        let todo = "see whether its pod runs, and whether a NetworkPolicy lets replicas reach port 15444 of each other";
+        findings.push(finding(Severity::Warning, what, replica.clone(), todo));
     }
 }
 

@@ -1,7 +1,6 @@
 //! One hypothetical request, evaluated by the proxies at both its ends.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use http::StatusCode;
 use prost::Message;
@@ -10,24 +9,32 @@ use xds_proto::anyam::inspect::v1::decision::Outcome;
 use xds_proto::anyam::inspect::v1::{Decision, Explain, Header};
 use xds_proto::type_url::NAME;
 
+use super::Api;
+use super::access::{ApiAccess, MeshVerb};
 use super::declared::Declared;
 use super::reply::Problem;
 use crate::ads::{Scope, View};
-use crate::inspect::Agents;
-use crate::inspect::agents::AgentStatus;
-use crate::types::{ExplainRequest, ExplainResponse, ExplainStep};
+use crate::types::{ExplainRequest, ExplainResponse, ExplainStep, Proxy};
 
 const DEFAULT_PORT: u16 = 80;
 
+/// What is decided in another namespace than the source's is shown to those who may see it there.
+///
 /// # Errors
-/// When the request is malformed, its destination unknown, or its source's proxy can't be reached.
+/// When the request is malformed, not permitted, its destination unknown, or its source's proxy can't
+/// be reached.
 pub async fn explain(
-    agents: &Arc<Agents>,
-    (view, declared): (&dyn View, &dyn Declared),
-    domain: &str,
+    api: &Api,
+    access: &ApiAccess,
     request: ExplainRequest,
 ) -> Result<ExplainResponse, Problem> {
-    let (namespace, workload) = super::workload(&request.source, "source")?;
+    let view = api.resources.view();
+    let (view, declared) = (&*view, &*api.declared);
+    let domain = api.authority.trust_domain();
+    let (namespace, workload) = super::workload(&request.source, access, "source")?;
+    access
+        .require(MeshVerb::Explain, namespace, workload)
+        .await?;
     let (host, port) = host_and_port(&request.destination)?;
     let account = view.service_account(namespace, workload);
     let account = account.ok_or_else(|| {
@@ -55,8 +62,7 @@ pub async fn explain(
         scope.service_account
     );
     let outbound = question(&request, host, address, port);
-    let asked = agents.explain((namespace, workload), outbound).await;
-    let asked = asked.map_err(|error| Problem::asking(&error, &request.source))?;
+    let asked = api.ask_to_explain((namespace, workload), outbound).await?;
     let mut response = ExplainResponse::default();
     add(&mut response, &request.source, "outbound", &asked.decisions);
     let failed = asked
@@ -64,20 +70,24 @@ pub async fn explain(
         .iter()
         .any(|one| is(one, &[Outcome::Denied, Outcome::Failed]));
     if !failed {
-        let all = agents.all();
-        let source = all.iter().find(|agent| {
-            agent.node.scope.namespace == namespace && agent.node.scope.workload == workload
-        });
+        let observed = api.observed().await;
+        let all = observed.proxies;
+        let mut of_source = all
+            .iter()
+            .filter(|it| it.namespace == namespace && it.workload == workload);
         let endpoint = endpoint(&asked.decisions).unwrap_or(SocketAddr::new(address, port));
         let inbound = Explain {
             inbound: true,
             peer_identity: identity,
-            peer_address: source
-                .map(|agent| agent.node.address.clone())
+            peer_address: of_source
+                .find(|it| it.inspectable)
+                .map(|it| it.address.clone())
                 .unwrap_or_default(),
             ..question(&request, host, endpoint.ip(), endpoint.port())
         };
-        ask_destination(agents, &all, endpoint, inbound, &mut response).await;
+        let from = (access, namespace);
+        let to = (&all[..], endpoint, &observed.unreachable[..]);
+        ask_destination(api, to, from, inbound, &mut response).await;
         open_ports(declared, endpoint, &mut response);
     }
     conclude(&mut response, &request);
@@ -137,26 +147,45 @@ fn open_ports(declared: &dyn Declared, endpoint: SocketAddr, response: &mut Expl
 }
 
 async fn ask_destination(
-    agents: &Arc<Agents>,
-    all: &[AgentStatus],
-    endpoint: SocketAddr,
+    api: &Api,
+    (all, endpoint, unreachable): (&[Proxy], SocketAddr, &[String]),
+    (access, from): (&ApiAccess, &str),
     inbound: Explain,
     response: &mut ExplainResponse,
 ) {
     let address = endpoint.ip().to_string();
-    let Some(agent) = all.iter().rfind(|agent| agent.node.address == address) else {
-        let gap = format!("no proxy at {address} is connected: what is decided there is not known");
+    let at_address = |proxy: &&Proxy| proxy.inspectable && proxy.address == address;
+    // Of several the one that connected last.
+    let found = all
+        .iter()
+        .filter(at_address)
+        .min_by_key(|proxy| proxy.connected_seconds);
+    let Some(proxy) = found else {
+        let mut gap =
+            format!("no proxy at {address} is connected: what is decided there is not known");
+        if !unreachable.is_empty() {
+            let these = unreachable.join(", ");
+            gap = format!("{gap} (replicas that did not answer: {these})");
+        }
         response.gaps.push(gap);
         return;
     };
-    let scope = &agent.node.scope;
-    let name = format!("{}/{}", scope.namespace, scope.workload);
-    match agents
-        .explain((&scope.namespace, &scope.workload), inbound)
-        .await
-    {
+    let (namespace, workload) = (&proxy.namespace, &proxy.workload);
+    let name = format!("{namespace}/{workload}");
+    let seen = access.require_anywhere(MeshVerb::Explain, namespace, workload);
+    if namespace != from && seen.await.is_err() {
+        let gap = format!(
+            "what the proxy of {name} decides is not shown: it takes the right to `explain` workloads.inspect.mesh.anyam.dev in namespace {namespace}"
+        );
+        response.gaps.push(gap);
+        return;
+    }
+    match api.ask_to_explain((namespace, workload), inbound).await {
         Ok(explanation) => add(response, &name, "inbound", &explanation.decisions),
-        Err(error) => response.gaps.push(format!("{name}: {error}")),
+        Err(problem) => {
+            let why = &problem.error().what;
+            response.gaps.push(format!("{name}: {why}"));
+        }
     }
 }
 

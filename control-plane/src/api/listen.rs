@@ -117,7 +117,7 @@ impl Api {
 }
 
 /// The next connection; `None`: `closing` has turned true.
-async fn accept(
+pub(super) async fn accept(
     listener: &TcpListener,
     mut closing: watch::Receiver<bool>,
 ) -> Option<(TcpStream, SocketAddr)> {

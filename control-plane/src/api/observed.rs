@@ -168,7 +168,7 @@ mod tests {
         let edges = Edges {
             window_seconds: 30.0,
             edges,
-            dropped: 0,
+            ..Edges::default()
         };
         add(&mut objects, &edges, &shop());
         let [web, found, workload] = &objects.objects[..] else {

@@ -10,7 +10,7 @@ use super::declared::DeclaredWorkload;
 use crate::ads::registry::Stream;
 use crate::ads::subscription::{ProtocolVariant, label};
 use crate::inspect::agents::AgentStatus;
-use crate::types::{Proxies, Proxy, ProxyResources, Rejection};
+use crate::types::{Proxy, ProxyResources, Rejection};
 
 /// One row per node: a proxy that reconnects may have two streams for a moment, the newest counts.
 pub fn proxies(
@@ -18,7 +18,7 @@ pub fn proxies(
     mut agents: Vec<AgentStatus>,
     workloads: &[DeclaredWorkload],
     now: Instant,
-) -> Proxies {
+) -> Vec<Proxy> {
     let mut rows: BTreeMap<(String, String, String), Proxy> = BTreeMap::new();
     streams.sort_by_key(|stream| stream.since);
     agents.sort_by_key(|agent| agent.since);
@@ -60,9 +60,48 @@ pub fn proxies(
             row.services.clone_from(services);
         }
     }
-    Proxies {
-        proxies: rows.into_values().collect(),
+    rows.into_values().collect()
+}
+
+/// The rows of several replicas: a node's ADS stream and its Inspect stream may be at different ones.
+pub fn merged(all: impl IntoIterator<Item = Proxy>) -> Vec<Proxy> {
+    let mut rows: BTreeMap<(String, String, String), Proxy> = BTreeMap::new();
+    for row in all {
+        let key = (
+            row.namespace.clone(),
+            row.workload.clone(),
+            row.node.clone(),
+        );
+        let merged = match rows.remove(&key) {
+            Some(known) => join(known, row),
+            None => row,
+        };
+        rows.insert(key, merged);
     }
+    rows.into_values().collect()
+}
+
+/// The one with the newest ADS stream, and what the other one knows beside it.
+fn join(a: Proxy, b: Proxy) -> Proxy {
+    let age = |row: &Proxy| (row.protocol.is_none(), row.connected_seconds);
+    let (mut row, other) = if age(&a) <= age(&b) { (a, b) } else { (b, a) };
+    row.draining |= other.draining;
+    if row.rejected.is_none() {
+        row.rejected = other.rejected;
+    }
+    if row.software.is_empty() {
+        row.software = other.software;
+    }
+    // The proxy's own report is newer than its stream's first request.
+    if other.inspectable && !row.inspectable {
+        row.inspectable = true;
+        let not_after = other.certificate_not_after;
+        row.certificate_not_after = not_after.or(row.certificate_not_after);
+        let left = other.certificate_expires_in_seconds;
+        row.certificate_expires_in_seconds = left.or(row.certificate_expires_in_seconds);
+        row.certificate_serial = other.certificate_serial.or(row.certificate_serial);
+    }
+    row
 }
 
 fn of_stream(stream: &Stream, now: Instant) -> Proxy {
@@ -150,5 +189,48 @@ fn add_report(row: &mut Proxy, agent: &AgentStatus) {
             seconds_ago: at.elapsed().as_secs(),
             ..Rejection::default()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_at_different_replicas_are_one_row() {
+        let row = |node: &str| Proxy {
+            node: node.into(),
+            namespace: "shop".into(),
+            workload: "web-0".into(),
+            ..Proxy::default()
+        };
+        let ads = Proxy {
+            protocol: Some("delta".into()),
+            synced: true,
+            connected_seconds: 50,
+            certificate_serial: Some("old".into()),
+            ..row("a")
+        };
+        let inspect = Proxy {
+            inspectable: true,
+            connected_seconds: 2,
+            certificate_serial: Some("new".into()),
+            ..row("a")
+        };
+        for both in [[ads.clone(), inspect.clone()], [inspect, ads.clone()]] {
+            let rows = merged(both.into_iter().chain([row("b")]));
+            assert_eq!(rows.len(), 2);
+            let joined = &rows[0];
+            assert!(joined.synced && joined.inspectable, "{joined:?}");
+            assert_eq!(joined.connected_seconds, 50);
+            assert_eq!(joined.certificate_serial.as_deref(), Some("new"));
+        }
+        // A proxy that has moved from one replica to another.
+        let moved = Proxy {
+            connected_seconds: 1,
+            synced: false,
+            ..ads.clone()
+        };
+        assert!(!merged([ads, moved])[0].synced);
     }
 }

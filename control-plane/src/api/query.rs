@@ -89,6 +89,46 @@ pub fn tap(query: &str) -> Result<TapQuery, Problem> {
     Ok(tap)
 }
 
+/// The query string of a tap, without its workload; [`tap`] reads it.
+pub fn of_tap(query: &TapQuery) -> String {
+    let TapQuery {
+        workload: _,
+        method,
+        path,
+        authority,
+        status,
+        peer_identity,
+        direction,
+        max_per_second,
+        seconds,
+        headers,
+    } = query;
+    let words = [
+        ("method", method),
+        ("path", path),
+        ("authority", authority),
+        ("peer_identity", peer_identity),
+        ("direction", direction),
+    ];
+    let mut parts = vec![
+        format!("status={status}"),
+        format!("max_per_second={max_per_second}"),
+        format!("seconds={seconds}"),
+        format!("headers={headers}"),
+    ];
+    parts.extend(words.map(|(name, value)| format!("{name}={}", encode(value))));
+    parts.join("&")
+}
+
+fn encode(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./~".contains(&byte);
+    let encoded = text.bytes().map(|byte| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    });
+    encoded.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +145,19 @@ mod tests {
             tap("workload=a/b&status=503&headers=true").unwrap().status,
             503
         );
+    }
+
+    #[test]
+    fn a_taps_query_is_read_as_it_was_written() {
+        let query = TapQuery {
+            path: "/a b&c=d%+é".to_owned(),
+            peer_identity: "spiffe://mesh/ns/a/sa/b".to_owned(),
+            direction: "inbound".to_owned(),
+            status: 503,
+            seconds: 7,
+            headers: true,
+            ..TapQuery::default()
+        };
+        assert_eq!(tap(&of_tap(&query)).unwrap(), query);
     }
 }

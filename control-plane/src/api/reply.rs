@@ -35,7 +35,7 @@ pub fn json(value: &impl Serialize) -> Reply {
     json_with(StatusCode::OK, value)
 }
 
-fn json_with(status: StatusCode, value: &impl Serialize) -> Reply {
+pub fn json_with(status: StatusCode, value: &impl Serialize) -> Reply {
     match serde_json::to_vec(value) {
         Ok(body) => bytes(status, "application/json", body),
         Err(error) => {
@@ -79,6 +79,14 @@ impl Problem {
         todo: impl Into<String>,
     ) -> Self {
         Problem::new(StatusCode::BAD_REQUEST, what, location, todo)
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub fn error(&self) -> &ApiError {
+        &self.error
     }
 
     /// A question that a proxy did not answer.

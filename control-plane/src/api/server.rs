@@ -1,6 +1,6 @@
 //! Authentication, and the table of paths.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::header::{SET_COOKIE, WWW_AUTHENTICATE};
@@ -9,18 +9,21 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use time::OffsetDateTime;
 
+use super::access::{ApiAccess, MeshVerb};
 use super::auth::{Auth, Refusal};
 use super::declared::Declared;
+use super::replicas::{MeshObservation, OtherReplicas};
 use super::reply::{self, Problem, Reply};
-use super::{check, dashboard, explain, observed, proxies, query, routes, tap};
+use super::{check, dashboard, explain, limits, observed, query, routes, tap};
 use crate::ads::registry::Registry;
 use crate::ads::{Resources, Scope};
 use crate::ca::Authority;
 use crate::inspect::Agents;
 use crate::metrics::Metrics;
-use crate::types::{Check, Edges, ExplainRequest, Objects, Proxies};
+use crate::types::{Check, Edges, ExplainRequest, Objects, Proxies, Stats};
 
-const MAX_BODY: usize = 64 << 10;
+/// Of a request.
+pub(crate) const MAX_BODY: usize = 64 << 10;
 
 /// What a port answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct Api {
     pub declared: Arc<dyn Declared>,
     pub authority: Arc<Authority>,
     pub metrics: Arc<Metrics>,
+    /// Of a cluster's control plane, once they can be asked.
+    pub others: OnceLock<Arc<dyn OtherReplicas>>,
 }
 
 impl Api {
@@ -50,25 +55,19 @@ impl Api {
                 .monitoring(&request)
                 .unwrap_or_else(|| unknown(path).into());
         }
-        let reply = match self.authorise(&request) {
+        let reply = match self.auth.check_host(request.headers()) {
             Ok(()) => self.route(request).await.unwrap_or_else(Reply::from),
             Err(refusal) => refused(refusal),
         };
-        let status = reply.status();
-        self.metrics
-            .api_requests
-            .with_label_values(&[status.as_str()])
-            .inc();
+        self.count(&reply);
         reply
     }
 
-    fn authorise(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
-        self.auth.check_host(request.headers())?;
-        match request.uri().path() {
-            // Nothing of the mesh is in these: the page is the same for every client.
-            "/" | "/healthz" | "/readyz" | "/metrics" => Ok(()),
-            _ => self.auth.check(request.headers(), Instant::now()),
-        }
+    pub(crate) fn count(&self, reply: &Reply) {
+        self.metrics
+            .api_requests
+            .with_label_values(&[reply.status().as_str()])
+            .inc();
     }
 
     /// `None`: not among these.
@@ -92,38 +91,53 @@ impl Api {
         let words = request.uri().query().unwrap_or_default().to_owned();
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
+        let post = request.method() == Method::POST;
+        // Nothing of the mesh is in these: the page is the same for every client.
         match &parts[..] {
-            [""] if get => Ok(dashboard::page()),
-            ["api", "v1", "session"] if request.method() == Method::POST => self.session(&request),
-            ["api", "v1", "explain"] if request.method() == Method::POST => {
-                let view = self.resources.view();
-                let asked = body(request).await?;
-                let domain = self.authority.trust_domain();
-                let answer =
-                    explain::explain(&self.agents, (&*view, &*self.declared), domain, asked)
-                        .await?;
-                Ok(reply::json(&answer))
-            }
+            [""] if get => return Ok(dashboard::page()),
+            ["api", "v1", "session"] if post => return self.session(&request),
+            _ => {}
+        }
+        let access = match self.auth.check(request.headers(), Instant::now()) {
+            Ok(access) => access,
+            Err(refusal) => return Ok(refused(refusal)),
+        };
+        match &parts[..] {
+            ["api", "v1", "explain"] if post => self.explain(body(request).await?, &access).await,
             ["api", "v1", "dump", namespace, workload, what @ ..] if get && !what.is_empty() => {
-                self.dump(namespace, workload, &what.join("/")).await
+                let of = (*namespace, *workload);
+                self.dump(of, &what.join("/"), &access).await
             }
-            ["api", "v1", name] if get => self.read(name, &words),
+            ["api", "v1", name] if get => self.read(name, &words, &access).await,
             _ => Err(unknown(&path)),
         }
     }
 
-    fn read(&self, name: &str, words: &str) -> Result<Reply, Problem> {
-        let now = Instant::now();
-        let namespace = || query::one(words, "namespace");
+    /// What is read by its name: `proxies`, `edges` and so on.
+    ///
+    /// # Errors
+    /// When there is no such thing, or it may not be seen.
+    pub(crate) async fn read(
+        &self,
+        name: &str,
+        words: &str,
+        access: &ApiAccess,
+    ) -> Result<Reply, Problem> {
+        if name == "tap" {
+            return self.tap(None, words, access).await;
+        }
+        let asked = query::one(words, "namespace");
+        let namespace = access.narrowed(&asked)?;
+        access.require(MeshVerb::Get, namespace, "").await?;
         match name {
-            "proxies" => Ok(reply::json(&self.proxies())),
-            "edges" => {
-                let edges = self.agents.graph(|graph| graph.edges(&namespace(), now));
-                Ok(reply::json(&edges))
-            }
+            "proxies" => Ok(reply::json(&of_proxies(self.observed().await, namespace))),
+            "edges" => Ok(reply::json(&of_edges(&self.observed().await, namespace))),
             "stat" => {
-                let stats = self.agents.graph(|graph| graph.stats(&namespace(), now));
-                Ok(reply::json(&stats))
+                let observed = self.observed().await;
+                Ok(reply::json(&Stats {
+                    unreachable_replicas: observed.unreachable,
+                    ..observed.graph.stats(namespace)
+                }))
             }
             "routes" => {
                 let scope = Scope {
@@ -132,50 +146,87 @@ impl Api {
                 };
                 let view = self.resources.view();
                 let service = query::one(words, "service");
-                Ok(reply::json(&routes::routes(&*view, &scope, &service)))
+                let mut routes = routes::routes(&*view, &scope, &service);
+                limits::routes(&mut routes, namespace);
+                Ok(reply::json(&routes))
             }
-            "objects" => Ok(reply::json(&self.objects(&self.edges()))),
-            "check" => Ok(reply::json(&self.check())),
-            "tap" => tap::tap(&self.agents, &query::tap(words)?),
+            "objects" => {
+                let edges = of_edges(&self.observed().await, namespace);
+                Ok(reply::json(&self.objects(&edges, namespace)))
+            }
+            "check" => Ok(reply::json(&self.check(namespace).await)),
             _ => Err(unknown(&format!("/api/v1/{name}"))),
         }
     }
 
-    fn proxies(&self) -> Proxies {
-        let workloads = self.declared.workloads();
-        proxies::proxies(
-            self.registry.all(),
-            self.agents.all(),
-            &workloads,
-            Instant::now(),
-        )
+    /// `workload`: `None` for the one that the query names.
+    ///
+    /// # Errors
+    /// As [`tap::tap`].
+    pub(crate) async fn tap(
+        &self,
+        workload: Option<(&str, &str)>,
+        words: &str,
+        access: &ApiAccess,
+    ) -> Result<Reply, Problem> {
+        let mut query = query::tap(words)?;
+        if let Some((namespace, name)) = workload {
+            query.workload = format!("{namespace}/{name}");
+        }
+        tap::tap(self, &query, access).await
     }
 
-    fn edges(&self) -> Edges {
-        self.agents.graph(|graph| graph.edges("", Instant::now()))
-    }
-
-    fn objects(&self, edges: &Edges) -> Objects {
+    fn objects(&self, edges: &Edges, namespace: &str) -> Objects {
         let mut objects = self.declared.objects();
+        limits::objects(&mut objects, namespace);
         observed::add(&mut objects, edges, &*self.declared);
+        objects
+            .unreachable_replicas
+            .clone_from(&edges.unreachable_replicas);
         objects
     }
 
-    fn check(&self) -> Check {
-        let edges = self.edges();
+    async fn check(&self, namespace: &str) -> Check {
+        let observed = self.observed().await;
+        let edges = of_edges(&observed, namespace);
+        let mut findings = self.declared.findings();
+        limits::findings(&mut findings, namespace);
+        let mut workloads = self.declared.workloads();
+        workloads.retain(|it| namespace.is_empty() || it.namespace == namespace);
         let ends = self.authority.not_after().unix_timestamp();
         let left = ends.saturating_sub(OffsetDateTime::now_utc().unix_timestamp());
         check::check(check::Facts {
-            objects: &self.objects(&edges),
-            findings: self.declared.findings(),
-            workloads: &self.declared.workloads(),
-            proxies: &self.proxies(),
+            objects: &self.objects(&edges, namespace),
+            findings,
+            workloads: &workloads,
+            unreachable_replicas: observed.unreachable.clone(),
+            proxies: &of_proxies(observed, namespace),
             edges: &edges,
-            root_expires_in: left,
+            // The root is no namespace's.
+            root_expires_in: namespace.is_empty().then_some(left),
         })
     }
 
-    async fn dump(&self, namespace: &str, workload: &str, what: &str) -> Result<Reply, Problem> {
+    /// # Errors
+    /// As [`explain::explain`].
+    pub(crate) async fn explain(
+        &self,
+        asked: ExplainRequest,
+        access: &ApiAccess,
+    ) -> Result<Reply, Problem> {
+        let answer = explain::explain(self, access, asked).await?;
+        Ok(reply::json(&answer))
+    }
+
+    /// # Errors
+    /// When there is no such page or proxy, or it may not be seen.
+    pub(crate) async fn dump(
+        &self,
+        (namespace, workload): (&str, &str),
+        what: &str,
+        access: &ApiAccess,
+    ) -> Result<Reply, Problem> {
+        access.require(MeshVerb::Dump, namespace, workload).await?;
         let known = [
             "config_dump",
             "clusters",
@@ -190,9 +241,7 @@ impl Api {
                 format!("one of {}", known.join(", ")),
             ));
         }
-        let asked = self.agents.dump((namespace, workload), what).await;
-        let page =
-            asked.map_err(|error| Problem::asking(&error, &format!("{namespace}/{workload}")))?;
+        let page = self.ask_to_dump((namespace, workload), what).await?;
         let json = page
             .first()
             .is_some_and(|first| matches!(first, b'{' | b'['));
@@ -215,13 +264,13 @@ impl Api {
                 "see the control plane's log",
             )
         };
-        if !self.auth.has_token(request.headers()) {
-            return Ok(refused(Refusal::Unknown));
-        }
         let cookie = self
             .auth
-            .start_session(Instant::now())
+            .start_session(request.headers(), Instant::now())
             .map_err(|e| internal(&e))?;
+        let Some(cookie) = cookie else {
+            return Ok(refused(Refusal::Unknown));
+        };
         let mut reply = reply::bytes(StatusCode::NO_CONTENT, "text/plain", "");
         let cookie = HeaderValue::from_str(&cookie).map_err(|e| internal(&e))?;
         reply.headers_mut().insert(SET_COOKIE, cookie);
@@ -252,6 +301,22 @@ impl Api {
     }
 }
 
+fn of_proxies(observed: MeshObservation, namespace: &str) -> Proxies {
+    let mut all = Proxies {
+        proxies: observed.proxies,
+        unreachable_replicas: observed.unreachable,
+    };
+    limits::proxies(&mut all, namespace);
+    all
+}
+
+fn of_edges(observed: &MeshObservation, namespace: &str) -> Edges {
+    Edges {
+        unreachable_replicas: observed.unreachable.clone(),
+        ..observed.graph.edges(namespace)
+    }
+}
+
 fn refused(refusal: Refusal) -> Reply {
     let problem = match refusal {
         Refusal::Host => Problem::new(
@@ -264,7 +329,7 @@ fn refused(refusal: Refusal) -> Reply {
             StatusCode::UNAUTHORIZED,
             "no valid credential",
             "header Authorization",
-            "send `Authorization: Bearer <content of <state-dir>/api-token>`",
+            "send `Authorization: Bearer <content of <state-dir>/api-token>`; in a cluster `anyam` needs no token",
         ),
         Refusal::Origin => Problem::new(
             StatusCode::FORBIDDEN,
@@ -291,7 +356,9 @@ fn unknown(path: &str) -> Problem {
     )
 }
 
-async fn body(request: Request<Incoming>) -> Result<ExplainRequest, Problem> {
+/// # Errors
+/// When it is too large, or no such request.
+pub(crate) async fn body(request: Request<Incoming>) -> Result<ExplainRequest, Problem> {
     let todo =
         "send JSON of at most 64 KiB: {\"source\": \"ns/name\", \"destination\": \"host:port\", …}";
     let read = Limited::new(request.into_body(), MAX_BODY).collect().await;

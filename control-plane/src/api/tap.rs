@@ -13,19 +13,43 @@ use xds_proto::anyam::inspect::v1::tap_filter::Direction;
 use xds_proto::anyam::inspect::v1::{Header, StartTap, TapEvent, TapFilter};
 use xds_proto::google::protobuf::Duration as ProtoDuration;
 
+use super::access::{ApiAccess, MeshVerb};
 use super::clock::{rfc3339, unix};
+use super::replicas::ProxyQuestion;
 use super::reply::{self, Problem, Reply};
-use crate::inspect::Agents;
+use super::{Api, query};
+use crate::inspect::{Agents, AskError};
 use crate::types::{Tap, TapQuery};
 
+const NDJSON: &str = "application/x-ndjson";
 const DEFAULT_RATE: u32 = 100;
 const MAX_RATE: u32 = 10_000;
 const LONGEST: u32 = 3600;
 
 /// # Errors
-/// When the query is malformed, or the workload's proxy can't be reached.
-pub fn tap(agents: &Arc<Agents>, query: &TapQuery) -> Result<Reply, Problem> {
-    let (namespace, workload) = super::workload(&query.workload, "workload")?;
+/// When the query is malformed or not permitted, or the workload's proxy can't be reached.
+pub async fn tap(api: &Api, query: &TapQuery, access: &ApiAccess) -> Result<Reply, Problem> {
+    let (namespace, workload) = super::workload(&query.workload, access, "workload")?;
+    access.require(MeshVerb::Tap, namespace, workload).await?;
+    match of_this_replica(&api.agents, (namespace, workload), query)? {
+        Some(reply) => Ok(reply),
+        None => {
+            let question = ProxyQuestion::Tap(query::of_tap(query));
+            let body = api.ask_others((namespace, workload), question).await?;
+            Ok(reply::with_body(StatusCode::OK, NDJSON, body))
+        }
+    }
+}
+
+/// `None`: the workload's proxy is not connected to this replica.
+///
+/// # Errors
+/// When the query is malformed, or the proxy can't be reached.
+pub(crate) fn of_this_replica(
+    agents: &Arc<Agents>,
+    (namespace, workload): (&str, &str),
+    query: &TapQuery,
+) -> Result<Option<Reply>, Problem> {
     let direction = match &*query.direction {
         "" => Direction::Both,
         "inbound" => Direction::Inbound,
@@ -63,8 +87,14 @@ pub fn tap(agents: &Arc<Agents>, query: &TapQuery) -> Result<Reply, Problem> {
         headers: query.headers,
         ..StartTap::default()
     };
-    let tap = agents.tap((namespace, workload), start);
-    let tap = tap.map_err(|error| Problem::asking(&error, &query.workload))?;
+    let tap = match agents.tap((namespace, workload), start) {
+        Ok(tap) => tap,
+        Err(AskError::Absent(_)) => return Ok(None),
+        Err(error) => {
+            let of = format!("{namespace}/{workload}");
+            return Err(Problem::asking(&error, &of));
+        }
+    };
     let now = Instant::now();
     let end = now.checked_add(Duration::from_secs(seconds.into()));
     let end = end.unwrap_or(now);
@@ -75,11 +105,7 @@ pub fn tap(agents: &Arc<Agents>, query: &TapQuery) -> Result<Reply, Problem> {
         Some((Ok::<_, Infallible>(Frame::data(line)), (tap, names)))
     });
     let body = StreamBody::new(lines).boxed_unsync();
-    Ok(reply::with_body(
-        StatusCode::OK,
-        "application/x-ndjson",
-        body,
-    ))
+    Ok(Some(reply::with_body(StatusCode::OK, NDJSON, body)))
 }
 
 fn line(event: TapEvent, (namespace, workload): &(String, String)) -> Bytes {

@@ -4,9 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::temporary::TemporaryDir;
 use super::{App, AppError, mesh_options, same};
-use crate::args::KubernetesArgs;
+use crate::aggregated::{self, AggregatedOptions};
+use crate::args::ServeArgs;
 use crate::ca::private;
 use crate::ca::service::FirstCredential;
 use crate::declared;
@@ -17,6 +20,7 @@ use crate::kubernetes::{self, KeptObjects};
 use crate::metrics::Metrics;
 use crate::model::manifest::values::Cidr;
 use crate::model::{MeshOptions, ObjectId};
+use crate::replicas::{self, ReplicasOptions, addresses};
 use crate::server::{Issuing, Options, StartError};
 use crate::source::kubernetes::Cluster;
 use crate::source::kubernetes::connect::{self, Access};
@@ -31,14 +35,25 @@ pub struct ClusterOptions {
     pub objects: KeptObjects,
     /// Addresses that Workloads may have.
     pub machine_ranges: Vec<Cidr>,
+    /// `None`: there is no aggregated API.
+    pub aggregated: Option<AggregatedOptions>,
+    /// `None`: other replicas are not asked, and cannot ask.
+    pub replicas: Option<ReplicasOptions>,
 }
 
 impl ClusterOptions {
     /// `injection`: the webhook's settings, if there is one.
     pub(super) fn new(
-        args: &KubernetesArgs,
+        args: &ServeArgs,
         injection: Option<&MeshSettings>,
     ) -> Result<Self, AppError> {
+        let names = args.names.clone();
+        let args = &args.cluster;
+        let aggregated = args.aggregated_listen.map(|listen| AggregatedOptions {
+            listen,
+            names,
+            pod: kubernetes::pod_name(),
+        });
         let audience = &args.token_audience;
         if let Some(settings) = injection {
             let here = ("--token-audience", &**audience);
@@ -57,7 +72,14 @@ impl ClusterOptions {
                 config_map: settings.ca_config_map,
                 excluded_namespaces: settings.excluded_namespaces,
                 webhook: injection.is_some().then(|| args.webhook_name.clone()),
+                api_service: aggregated
+                    .as_ref()
+                    .map(|_| aggregated::API_SERVICE.to_owned()),
             },
+            aggregated,
+            replicas: args
+                .replicas_listen
+                .map(|listen| ReplicasOptions { listen }),
         })
     }
 }
@@ -78,7 +100,10 @@ impl App {
             token_audience,
             objects,
             machine_ranges,
+            aggregated,
+            replicas,
         } = cluster;
+        let namespace = objects.namespace.clone();
         private::directory(&options.state_dir)?;
         if options.state_dir.join("ca").exists() {
             tracing::warn!(
@@ -109,6 +134,19 @@ impl App {
         let keeper = kubernetes::keep(client.clone(), objects, root, &metrics)?;
         let translator = Arc::clone(&app.translator);
         let lookup = move |id: &ObjectId| translator.state().mesh.statuses.get(id).cloned();
+        if let Some(options) = replicas {
+            let (found, addresses) = watch::channel(Vec::new());
+            let own = kubernetes::pod_name();
+            let following = addresses::follow(client.clone(), namespace, own, found);
+            app.tasks.spawn("following the other replicas", following);
+            let shown = Arc::clone(&app.running.shown);
+            app.replicas = Some(replicas::start(options, shown, addresses).await?);
+        }
+        if let Some(options) = aggregated {
+            let (shown, dashboard) = (Arc::clone(&app.running.shown), app.running.api);
+            let client = client.clone();
+            app.aggregated = Some(aggregated::start(options, client, shown, dashboard).await?);
+        }
         let writer = StatusWriter::new(client, statuses, Box::new(lookup));
         let writing = writer.run(keeper.leadership().watched());
         app.tasks.spawn("writing statuses", writing);

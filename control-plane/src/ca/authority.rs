@@ -232,6 +232,9 @@ impl Authority {
         workload: &str,
         asked: Duration,
     ) -> Result<Issued, SignError> {
+        if *identity == self.own_identity() {
+            return Err(SignError::Own(identity.to_string()));
+        }
         let key = csr::validate(csr_pem, identity)?;
         let key = SubjectPublicKeyInfo::from_der(&key)
             .map_err(|_| SignError::Csr(csr::CsrError::Key("a key that does not parse".into())))?;
@@ -263,14 +266,18 @@ impl Authority {
         self.issue_by(&self.signer(), names)
     }
 
-    fn issue_by(&self, signer: &Signer, names: &[String]) -> Result<(KeyPair, Issued), CaError> {
-        let key = KeyPair::generate().map_err(signing)?;
-        let identity = Identity {
+    /// The control plane's own identity, by which replicas recognise each other. No workload gets it.
+    pub fn own_identity(&self) -> Identity {
+        Identity {
             trust_domain: self.trust_domain.clone(),
             namespace: "anyam-system".into(),
             service_account: "anyam-control".into(),
-        };
-        let mut sans = workload_names(&identity)?;
+        }
+    }
+
+    fn issue_by(&self, signer: &Signer, names: &[String]) -> Result<(KeyPair, Issued), CaError> {
+        let key = KeyPair::generate().map_err(signing)?;
+        let mut sans = workload_names(&self.own_identity())?;
         for name in names {
             sans.push(match name.parse::<IpAddr>() {
                 Ok(address) => SanType::IpAddress(address),
@@ -353,6 +360,10 @@ impl Signer {
 /// Why a request is not signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
+    #[error(
+        "`{0}` is the control plane's own identity, which no workload gets; run it under another service account"
+    )]
+    Own(String),
     #[error(transparent)]
     Csr(#[from] csr::CsrError),
     #[error(transparent)]

@@ -328,7 +328,9 @@ fn check_claims(request: &IstioCertificateRequest, caller: &Requester) -> Result
 
 fn refusal(error: &SignError) -> Status {
     match error {
-        SignError::Csr(CsrError::Identity { .. }) => Status::permission_denied(error.to_string()),
+        SignError::Own(_) | SignError::Csr(CsrError::Identity { .. }) => {
+            Status::permission_denied(error.to_string())
+        }
         SignError::Csr(_) => Status::invalid_argument(error.to_string()),
         SignError::Ca(error) => internal(error),
     }

@@ -1,4 +1,6 @@
-//! Our own certificate and the TLS settings of the gRPC port, and of the webhook.
+//! Our own certificate and the TLS settings of the gRPC port, of the webhook, and of the aggregated API.
+//!
+//! [`replica_server_config`] and [`replica_client_config`]: between replicas, which show it to each other.
 //!
 //! At the gRPC port a client certificate is optional in the handshake, because a workload gets its
 //! first one here; a certificate that is shown must chain to our root.
@@ -6,12 +8,14 @@
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
-use rustls::RootCertStore;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, SignatureScheme};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::watch;
 
@@ -27,6 +31,16 @@ pub struct Serving {
 impl ResolvesServerCert for Serving {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.current.read().ok().map(|current| Arc::clone(&current))
+    }
+}
+
+impl ResolvesClientCert for Serving {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.current.read().ok().map(|current| Arc::clone(&current))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -108,9 +122,8 @@ pub fn server_config(
     authority: &Authority,
     serving: Arc<Serving>,
 ) -> Result<rustls::ServerConfig, CaError> {
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.root().clone()).map_err(tls)?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+    let roots = Arc::new(roots(authority)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
         .allow_unauthenticated()
         .build()
         .map_err(tls)?;
@@ -138,4 +151,67 @@ pub fn webhook_config(serving: Arc<Serving>) -> Result<rustls::ServerConfig, CaE
         .with_cert_resolver(serving);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// For API servers that forward requests. `verifier`: of the front proxy's certificate; `None`: no
+/// certificate is asked for.
+///
+/// # Errors
+/// When the provider lacks the protocol versions.
+pub fn api_server_config(
+    serving: Arc<Serving>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<rustls::ServerConfig, CaError> {
+    let builder = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(tls)?;
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(serving);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A resumed session would keep a verification against an older CA.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// For other replicas: a certificate of ours is required.
+///
+/// # Errors
+/// When the root can't be used as one.
+pub fn replica_server_config(
+    authority: &Authority,
+    serving: Arc<Serving>,
+) -> Result<rustls::ServerConfig, CaError> {
+    let roots = Arc::new(roots(authority)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .build()
+        .map_err(tls)?;
+    api_server_config(serving, Some(verifier))
+}
+
+/// To other replicas, with our own certificate.
+///
+/// # Errors
+/// When the root can't be used as one.
+pub fn replica_client_config(
+    authority: &Authority,
+    serving: Arc<Serving>,
+) -> Result<rustls::ClientConfig, CaError> {
+    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(tls)?
+        .with_root_certificates(roots(authority)?)
+        .with_client_cert_resolver(serving);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn roots(authority: &Authority) -> Result<RootCertStore, CaError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.root().clone()).map_err(tls)?;
+    Ok(roots)
 }

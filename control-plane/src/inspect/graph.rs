@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use xds_proto::anyam::inspect::v1::{Edge as Reported, Reporter};
 
 use super::tally::{Tally, short};
@@ -27,7 +28,7 @@ const MAX_SHARE: usize = 2_001;
 const ABSENCE: Duration = Duration::from_secs(60);
 
 /// An edge as one of its ends reports it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct EdgeKey {
     pub(super) by_source: bool,
     pub(super) source_namespace: String,
@@ -52,6 +53,7 @@ struct Series {
 }
 
 /// One report over the window.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct EdgeReport {
     pub(super) key: EdgeKey,
     pub(super) tally: Tally,
@@ -59,6 +61,29 @@ pub(super) struct EdgeReport {
     pub(super) seconds: f64,
     pub(super) open: u64,
     pub(super) idle: Duration,
+}
+
+/// What the proxies of some replicas report, each edge summed over the window.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct GraphReports {
+    pub(super) reports: Vec<EdgeReport>,
+    /// Edges that were not kept.
+    pub(super) dropped: u64,
+}
+
+impl GraphReports {
+    /// Of all of these replicas. Both ends of an edge may report to different ones, and a proxy to one
+    /// after the other.
+    pub fn of_all(parts: impl IntoIterator<Item = GraphReports>) -> Self {
+        let mut all = GraphReports::default();
+        for part in parts {
+            all.reports.extend(part.reports);
+            all.dropped = all.dropped.saturating_add(part.dropped);
+        }
+        name_as_callers_do(&mut all.reports);
+        all.reports.sort_by(|a, b| a.key.cmp(&b.key));
+        all
+    }
 }
 
 /// The workload that a report comes from, by its credential.
@@ -208,10 +233,6 @@ impl Graph {
         dropped
     }
 
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
     fn slot(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.start).as_secs() / SLOT_SECONDS
     }
@@ -256,7 +277,7 @@ impl Graph {
     }
 
     /// Every report, each summed over the window.
-    pub(super) fn reports(&self, now: Instant) -> Vec<EdgeReport> {
+    pub fn reports(&self, now: Instant) -> GraphReports {
         let newest = self.slot(now);
         let report = |open: bool, key: &EdgeKey, series: &Series| {
             let mut tally = Tally::default();
@@ -287,9 +308,10 @@ impl Graph {
                 }
             }
         }
-        name_as_callers_do(&mut reports);
-        reports.sort_by(|a, b| a.key.cmp(&b.key));
-        reports
+        GraphReports {
+            reports,
+            dropped: self.dropped,
+        }
     }
 }
 

@@ -1,13 +1,11 @@
 //! Merges the two reports of one edge: numbers from the caller, refusals and the caller's identity
 //! from the callee.
 
-use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
-
-use super::graph::{EdgeReport, Graph, WINDOW};
+use super::graph::{EdgeReport, GraphReports, WINDOW};
 use super::latency::percentile;
 use super::tally::Tally;
 use crate::types::{Edge, Edges, Signals, Stat, Stats};
+use std::collections::{BTreeMap, HashMap};
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Ends {
@@ -96,13 +94,12 @@ fn agree(known: &mut String, reported: &str, first: bool) {
     }
 }
 
-impl Graph {
+impl GraphReports {
     /// The service graph. `namespace`: only edges that touch it; empty for all.
-    pub fn edges(&self, namespace: &str, now: Instant) -> Edges {
-        let reports = self.reports(now);
-        let services = services_of(&reports);
+    pub fn edges(&self, namespace: &str) -> Edges {
+        let services = services_of(&self.reports);
         let mut merged: BTreeMap<Ends, Both> = BTreeMap::new();
-        for report in &reports {
+        for report in &self.reports {
             let key = &report.key;
             let touches = |of: &str| of == namespace;
             if !namespace.is_empty()
@@ -126,16 +123,16 @@ impl Graph {
                 .into_iter()
                 .map(|(ends, both)| both.edge(ends))
                 .collect(),
-            dropped: self.dropped(),
+            dropped: self.dropped,
+            unreachable_replicas: Vec::new(),
         }
     }
 
     /// Golden signals of what arrives, per workload and per service.
-    pub fn stats(&self, namespace: &str, now: Instant) -> Stats {
-        let reports = self.reports(now);
-        let services = services_of(&reports);
+    pub fn stats(&self, namespace: &str) -> Stats {
+        let services = services_of(&self.reports);
         let mut sums: BTreeMap<(&str, String, String), Arrived> = BTreeMap::new();
-        for report in &reports {
+        for report in &self.reports {
             let key = &report.key;
             if !namespace.is_empty() && key.destination_namespace != namespace {
                 continue;
@@ -155,6 +152,7 @@ impl Graph {
         Stats {
             window_seconds: WINDOW.as_secs_f64(),
             stats: sums.into_iter().map(stat).collect(),
+            unreachable_replicas: Vec::new(),
         }
     }
 }
@@ -333,9 +331,21 @@ mod tests {
 
     use xds_proto::anyam::inspect::v1::{Edge as Reported, Reporter};
 
-    use super::super::graph::ReportingProxy;
+    use std::time::Instant;
+
+    use super::super::graph::{Graph, ReportingProxy};
     use super::super::latency::BUCKETS;
     use super::*;
+
+    impl Graph {
+        fn edges(&self, namespace: &str, now: Instant) -> Edges {
+            GraphReports::of_all([self.reports(now)]).edges(namespace)
+        }
+
+        fn stats(&self, namespace: &str, now: Instant) -> Stats {
+            GraphReports::of_all([self.reports(now)]).stats(namespace)
+        }
+    }
 
     const WEB: ReportingProxy<'_> = ReportingProxy {
         namespace: "shop",
@@ -594,5 +604,29 @@ mod tests {
         graph.left(CART, later);
         graph.joined(CART, later + second * 30);
         assert_eq!(services(&graph, later + second * 90), ["c0"]);
+    }
+
+    /// Each end reports to another replica, and their reports are of one edge.
+    #[test]
+    fn the_reports_of_two_replicas_are_those_of_one() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let source = reported(Reporter::Source, 30);
+        let destination = Reported {
+            denied: 3,
+            ..reported(Reporter::Destination, 30)
+        };
+        let [mut both, mut one, mut other] = [(); 3].map(|()| Graph::new(start));
+        both.report(WEB, &[source.clone()], second, start);
+        both.report(CART, &[destination.clone()], second, start);
+        one.report(WEB, &[source], second, start);
+        other.report(CART, &[destination], second, start);
+        // As it comes from the other replica.
+        let sent = serde_json::to_string(&other.reports(start)).unwrap();
+        let sent: GraphReports = serde_json::from_str(&sent).unwrap();
+        let merged = GraphReports::of_all([one.reports(start), sent]);
+        assert_eq!(merged.edges(""), both.edges("", start));
+        assert_eq!(merged.stats("shop"), both.stats("shop", start));
+        assert_eq!(merged.edges("").edges[0].reporters.len(), 2);
     }
 }

@@ -27,4 +27,4 @@ pub mod service;
 mod tally;
 
 pub use agents::{Agents, AskError};
-pub use graph::Graph;
+pub use graph::{Graph, GraphReports};

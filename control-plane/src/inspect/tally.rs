@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use xds_proto::anyam::inspect::v1::Edge as Reported;
 
 use super::latency::{BUCKETS, Counts};
@@ -11,7 +12,7 @@ const MAX_NAME: usize = 256;
 const MAX_FLAGS: usize = 16;
 
 /// What was counted, in one slot or over the window.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Tally {
     pub(super) requests: u64,
     pub(super) failures: u64,

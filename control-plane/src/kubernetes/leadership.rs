@@ -238,7 +238,7 @@ fn jitter() -> Duration {
 /// # Errors
 /// When there are no random bytes.
 pub fn identity() -> Result<String, CaError> {
-    let pod = std::env::var("POD_NAME").ok().filter(|it| !it.is_empty());
+    let pod = Some(super::pod_name()).filter(|it| !it.is_empty());
     let host = pod.or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
     let mut random = [0u8; 8];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| CaError::Signing("no random bytes".into()))?;

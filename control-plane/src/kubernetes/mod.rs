@@ -2,8 +2,9 @@
 //! manifests is [`crate::source::kubernetes`].
 //!
 //! - [`root_secret`]: the mesh's root, made once; [`root_config_map`]: its certificate for pods;
-//!   [`ca_bundle`]: the same for the API server, which calls the webhook
+//!   [`ca_bundle`]: the same for the API server, which calls the webhook and the aggregated API
 //! - [`token_review`]: the pod that a token belongs to
+//! - [`front_proxy`]: the user of a request that the API server forwards; [`access_review`]: what they may
 //! - [`candidate`]: leader election by a Lease (no I/O); [`leadership`]: renews the Lease, starts and
 //!   stops writers
 //! - [`call`]: a call's deadline, right and failure
@@ -23,9 +24,11 @@
     )
 )]
 
+pub mod access_review;
 pub mod ca_bundle;
 pub mod call;
 pub mod candidate;
+pub mod front_proxy;
 pub mod leadership;
 pub mod root_config_map;
 pub mod root_secret;
@@ -34,11 +37,14 @@ pub mod token_review;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::Client;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::ca_bundle::HasCaBundle;
 use self::leadership::{Election, Leadership};
 use self::root_config_map::RootPublication;
 use self::root_secret::OpenedRoot;
@@ -77,6 +83,8 @@ pub struct KeptObjects {
     pub excluded_namespaces: Vec<String>,
     /// The MutatingWebhookConfiguration; `None`: there is no webhook.
     pub webhook: Option<String>,
+    /// The APIService; `None`: there is no aggregated API.
+    pub api_service: Option<String>,
 }
 
 /// The namespace of the control plane, where the command line does not say: `$POD_NAMESPACE`, else that
@@ -88,6 +96,11 @@ pub fn namespace() -> String {
     named
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| NAMESPACE.to_owned())
+}
+
+/// The pod that this runs in; empty where the environment does not say.
+pub fn pod_name() -> String {
+    std::env::var("POD_NAME").unwrap_or_default()
 }
 
 /// Reconciles the objects that the control plane has in the cluster, while it runs.
@@ -111,6 +124,7 @@ pub fn keep(
         config_map,
         excluded_namespaces,
         webhook,
+        api_service,
     } = objects;
     let (leads, told) = watch::channel(false);
     let (closing, closed) = watch::channel(false);
@@ -132,11 +146,14 @@ pub fn keep(
         root_config_map::publish(of.clone(), publication.clone())
     });
     tasks.spawn("publishing the root", published);
+    let bundle = (client, root_pem);
     if let Some(webhook) = webhook {
-        let kept = led("caBundle", &leadership, move || {
-            ca_bundle::keep(client.clone(), webhook.clone(), root_pem.clone())
-        });
-        tasks.spawn("keeping the caBundle", kept);
+        let kept = keep_bundle::<MutatingWebhookConfiguration>(&bundle, &leadership, webhook);
+        tasks.spawn("keeping the webhook's caBundle", kept);
+    }
+    if let Some(api_service) = api_service {
+        let kept = keep_bundle::<APIService>(&bundle, &leadership, api_service);
+        tasks.spawn("keeping the APIService's caBundle", kept);
     }
     tasks.spawn(
         "following the root's Secret",
@@ -147,6 +164,17 @@ pub fn keep(
         election,
         tasks,
         closing,
+    })
+}
+
+fn keep_bundle<K: HasCaBundle>(
+    (client, root): &(Client, String),
+    leadership: &Leadership,
+    name: String,
+) -> impl Future<Output = ()> + Send + 'static {
+    let (client, root) = (client.clone(), root.clone());
+    led(K::KEEPING, leadership, move || {
+        ca_bundle::keep::<K>(client.clone(), name.clone(), root.clone())
     })
 }
 

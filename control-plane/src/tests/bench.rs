@@ -27,12 +27,16 @@ use xds_proto::google::rpc::Status as RpcStatus;
 use xds_proto::type_url::CLUSTER;
 
 pub(crate) use super::credential::{Client, certificate, certificate_for, csr};
+use crate::ads::Resources;
 use crate::ads::testing::Memory;
 use crate::api::declared::{Declared, DeclaredByTest, DeclaredWorkload};
 use crate::ca::authority::Lifetimes;
-use crate::ca::service::unix_now;
+use crate::ca::private;
+use crate::ca::service::{FirstCredential, unix_now};
 use crate::ca::token::Tokens;
-use crate::server::{Options, Running, start};
+use crate::ca::used::Used;
+use crate::metrics::Metrics;
+use crate::server::{Issuing, Options, Running, start, start_with};
 
 pub(crate) const DOMAIN: &str = "mesh.local";
 
@@ -97,6 +101,29 @@ impl Bench {
         }
     }
 
+    /// Another control plane of the same mesh: with its authority, and a folder of its own.
+    pub(crate) async fn replica(&self) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let authority = Arc::clone(&self.running.authority);
+        let folder = state.path().join("tokens");
+        private::directory(&folder).unwrap();
+        let tokens = Tokens::open(&folder, DOMAIN, &authority.root_hash()).unwrap();
+        let used = Used::open(&folder, unix_now(), 8).unwrap();
+        let issuing = Issuing {
+            authority,
+            first: FirstCredential::join_token(tokens, used),
+        };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let shown: (Arc<dyn Resources>, Arc<dyn Declared>) =
+            (self.mesh.clone(), Arc::new(absent()));
+        let running = start_with(options(state.path()), Some(issuing), metrics, shown).await;
+        Bench {
+            state,
+            mesh: Arc::clone(&self.mesh),
+            running: running.unwrap(),
+        }
+    }
+
     pub(crate) async fn restart(self) -> Self {
         let Bench {
             state,
@@ -124,6 +151,14 @@ impl Bench {
     }
 
     pub(crate) fn connector(&self, client: Option<&Client>) -> tokio_rustls::TlsConnector {
+        self.connector_for(client, b"h2")
+    }
+
+    pub(crate) fn connector_for(
+        &self,
+        client: Option<&Client>,
+        protocol: &[u8],
+    ) -> tokio_rustls::TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.running.authority.root().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -137,7 +172,7 @@ impl Bench {
                 .with_client_auth_cert(client.chain.clone(), client.key())
                 .unwrap(),
         };
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         tokio_rustls::TlsConnector::from(Arc::new(config))
     }
 
@@ -332,10 +367,18 @@ impl Agent {
         workload: &str,
         address: &str,
     ) -> Result<Self, Status> {
+        Agent::of(channel, ("shop", workload), address).await
+    }
+
+    pub(crate) async fn of(
+        channel: Channel,
+        (namespace, workload): (&str, &str),
+        address: &str,
+    ) -> Result<Self, Status> {
         let (send, messages) = mpsc::channel(64);
         let hello = ProxyMessage {
             message: Some(Message::Hello(Hello {
-                node_id: format!("sidecar~{address}~{workload}.shop~{DOMAIN}"),
+                node_id: format!("sidecar~{address}~{workload}.{namespace}~{DOMAIN}"),
                 version: "0.1.0".into(),
                 started: None,
             })),

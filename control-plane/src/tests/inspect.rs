@@ -1,6 +1,12 @@
 //! Looking into proxies, over real sockets with real clients.
 
-use super::bench::{Agent, Bench, Client, DOMAIN, eventually};
+use std::sync::Arc;
+
+use super::bench::{Agent, Bench, Client, DOMAIN, absent, eventually};
+use crate::ads::testing::Memory;
+use crate::api::access::tests::{EveryRight, RightsIn};
+use crate::api::access::{ApiAccess, MeshRights};
+use crate::types::ExplainRequest;
 use http::StatusCode;
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -206,4 +212,75 @@ async fn an_inspect_stream_is_its_own_workload_s() {
         Some(Code::PermissionDenied)
     );
     assert_eq!(attach(Some(&web), "web-0").await, None);
+}
+
+/// What the proxy of another namespace decides is shown to those who may see it there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn decisions_in_another_namespace_take_the_right_there() {
+    let mesh = Memory::new()
+        .workload("shop", "web-0", "web")
+        .workload("bank", "vault-0", "vault");
+    let bench = Bench::with(mesh, absent()).await;
+    let mut web = Agent::open(&bench, "web-0", "10.0.0.1").await.unwrap();
+    let vault = ("bank", "vault-0");
+    let mut vault = Agent::of(bench.plain().await, vault, "10.0.0.2")
+        .await
+        .unwrap();
+    attached(&bench, 2).await;
+    let asked = || ExplainRequest {
+        source: "web-0".to_owned(),
+        destination: "10.9.9.9:80".to_owned(),
+        ..ExplainRequest::default()
+    };
+    let rights: [(Arc<dyn MeshRights>, bool); 2] = [
+        (Arc::new(RightsIn("shop")), false),
+        (Arc::new(EveryRight), true),
+    ];
+    for (rights, seen) in rights {
+        let access = ApiAccess::of_user("jane", "shop", rights);
+        let explained = bench.running.shown.explain(asked(), &access);
+        let (reply, ()) = tokio::join!(explained, async {
+            let Command::Explain(ask) = web.asked().await else {
+                panic!()
+            };
+            let chosen = vec![decision("endpoint", 0, "10.0.0.2:8080 (least loaded)")];
+            web.say(Message::Explanation(Explanation {
+                id: ask.id,
+                decisions: chosen,
+            }))
+            .await;
+            if !seen {
+                return;
+            }
+            let Command::Explain(ask) = vault.asked().await else {
+                panic!()
+            };
+            vault
+                .say(Message::Explanation(Explanation {
+                    id: ask.id,
+                    decisions: vec![decision("policy", 3, "bank/deny-all")],
+                }))
+                .await;
+        });
+        let body = reply.unwrap().into_body().collect().await.unwrap();
+        let answer: Value = serde_json::from_slice(&body.to_bytes()).unwrap();
+        let steps = answer["steps"].as_array().unwrap().len();
+        let verdict = answer["verdict"].as_str().unwrap();
+        match seen {
+            true => assert_eq!((steps, verdict), (2, "denied"), "{answer}"),
+            false => {
+                assert_eq!((steps, verdict), (1, "unknown"), "{answer}");
+                let gap = answer["gaps"][0].as_str().unwrap();
+                assert!(gap.contains("in namespace bank"), "{gap}");
+            }
+        }
+    }
+    // Of a source in another namespace nothing is asked.
+    let elsewhere = ExplainRequest {
+        source: "bank/vault-0".to_owned(),
+        ..asked()
+    };
+    let access = ApiAccess::of_user("jane", "", Arc::new(RightsIn("shop")));
+    let refused = bench.running.shown.explain(elsewhere, &access).await;
+    assert_eq!(refused.unwrap_err().status(), StatusCode::FORBIDDEN);
 }

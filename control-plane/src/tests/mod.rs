@@ -9,6 +9,7 @@ mod credential;
 mod dashboard;
 mod inspect;
 pub(crate) mod log;
+mod replicas;
 mod serving;
 mod shop;
 mod state;

@@ -66,8 +66,10 @@ fn declared() -> DeclaredByTest {
                 line: 12,
                 field: "spec.rules[0].backendRefs[1].weight".into(),
                 message: "`ten` is no number; its last valid version stays in service".into(),
+                namespace: String::new(),
             }],
             generation: 7,
+            ..Objects::default()
         },
         workloads: SHOP.iter().map(workload).collect(),
         ..DeclaredByTest::default()

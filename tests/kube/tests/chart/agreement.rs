@@ -57,7 +57,11 @@ fn the_program_takes_its_flags() {
         assert_eq!(u64::from(webhook.port()), port("webhook"));
         let metrics = serve.metrics_listen.unwrap();
         assert_eq!(u64::from(metrics.port()), port("metrics"));
-        for open in [serve.xds_listen, webhook, metrics] {
+        let aggregated = serve.cluster.aggregated_listen.unwrap();
+        assert_eq!(u64::from(aggregated.port()), port("api"));
+        let replicas = serve.cluster.replicas_listen.unwrap();
+        assert_eq!(u64::from(replicas.port()), port("replicas"));
+        for open in [serve.xds_listen, webhook, metrics, aggregated, replicas] {
             assert!(open.ip().is_unspecified(), "{open}");
         }
         assert!(

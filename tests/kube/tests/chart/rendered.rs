@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{EVERYTHING, RENDERINGS, objects, rendering};
 
 /// What a rendering may consist of: API version, kind, and whether it has a namespace.
-const KINDS: [(&str, &str, bool); 18] = [
+const KINDS: [(&str, &str, bool); 19] = [
     ("apiextensions.k8s.io/v1", "CustomResourceDefinition", false),
     ("v1", "ServiceAccount", true),
     ("v1", "ConfigMap", true),
@@ -33,6 +33,7 @@ const KINDS: [(&str, &str, bool); 18] = [
         "MutatingWebhookConfiguration",
         false,
     ),
+    ("apiregistration.k8s.io/v1", "APIService", false),
     ("monitoring.coreos.com/v1", "ServiceMonitor", true),
     ("monitoring.coreos.com/v1", "PodMonitor", true),
 ];

@@ -53,10 +53,14 @@ fn rights_are_those_of_the_documentation() {
     let objects = rendering(&helm(), None);
     let mut granted = rows(of_kind(&objects, "ClusterRole", "anyam-control"), "all");
     granted.extend(rows(of_kind(&objects, "Role", "anyam-control"), "its own"));
+    let elsewhere = of_kind(&objects, "Role", "anyam-control-authentication");
+    assert_eq!(elsewhere["metadata"]["namespace"], "kube-system");
+    granted.extend(rows(elsewhere, "`kube-system`"));
     let text = fs::read_to_string(tree().join("docs/kubernetes.md")).unwrap();
+    let places = ["| all | `", "| its own | `", "| `kube-system` | `"];
     let documented: BTreeSet<String> = text
         .lines()
-        .filter(|line| line.starts_with("| all | `") || line.starts_with("| its own | `"))
+        .filter(|line| places.iter().any(|place| line.starts_with(place)))
         // The last column has the purpose.
         .map(|line| line.rsplitn(3, '|').last().unwrap().to_owned() + "|")
         .collect();
@@ -91,6 +95,22 @@ fn rights_cover_all_watched_kinds() {
                 assert!(granted(group, &status, "patch"), "patch {status}.{group}");
             }
         }
+    }
+}
+
+/// Without it nothing is registered, listened on or granted for it.
+#[test]
+fn the_aggregated_api_can_be_left_out() {
+    let text = helm().template(&["--set", "aggregatedApi.enabled=false"]);
+    for word in [
+        "APIService",
+        "inspect.mesh.anyam.dev",
+        "--aggregated-listen",
+        "15443",
+        "subjectaccessreviews",
+        "kube-system\n",
+    ] {
+        assert!(!text.contains(word), "{word}");
     }
 }
 
