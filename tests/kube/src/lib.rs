@@ -20,7 +20,7 @@ mod wait;
 
 pub use api_server::ApiServer;
 pub use cluster::{Channel, Cluster, Namespace, Output};
-pub use command::program;
+pub use command::{program, run};
 pub use helm::{Helm, HelmVersion};
 pub use kubectl::Kubectl;
 pub use wait::until;
