@@ -1,16 +1,20 @@
 //! `anyam`: see, check and explain a mesh from the command line; run the demo mesh.
 //!
-//! - `api`: the control plane's HTTP API; `commands`: one function for each subcommand
-//! - `table`: output for people; `demo`: the demo mesh
+//! - `api`: the mesh's HTTP API; `cluster`: a Kubernetes cluster as its users reach it
+//! - `commands`: one function for each subcommand; `table`: output for people
+//! - `url`: paths and queries; `demo`: the demo mesh
 
 pub mod api;
+pub mod cluster;
 mod commands;
 pub mod demo;
 mod table;
+mod url;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use commands::Connection;
 
@@ -39,6 +43,7 @@ enum Commands {
     Tap(commands::TapArguments),
     Explain(commands::ExplainArguments),
     Dump(commands::DumpArguments),
+    Dashboard(commands::DashboardArguments),
     Context(commands::ContextArguments),
     Inject(commands::InjectArguments),
     Install(commands::InstallArguments),
@@ -49,16 +54,26 @@ enum Commands {
     },
 }
 
+/// Exits with a message when they are no good.
+fn arguments() -> Cli {
+    let matches = Cli::command().get_matches();
+    if let Some(contradiction) = Connection::contradiction(&matches) {
+        let error = Cli::command().error(ErrorKind::ArgumentConflict, contradiction);
+        error.exit();
+    }
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
 /// Carries out the command line of this process.
 pub async fn run() -> ExitCode {
-    let arguments = Cli::parse();
+    let arguments = arguments();
     let outcome = match arguments.command {
         Commands::Demo(demo) => return demo::run(demo).await,
         Commands::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "anyam", &mut std::io::stdout());
             return ExitCode::SUCCESS;
         }
-        Commands::Context(command) => commands::context(command),
+        Commands::Context(command) => commands::context(&arguments.connection, command),
         Commands::Inject(command) => commands::inject(command),
         Commands::Install(command) => commands::install(command),
         Commands::Check(command) => commands::check(&arguments.connection, command).await,
@@ -69,6 +84,7 @@ pub async fn run() -> ExitCode {
         Commands::Tap(command) => commands::tap(&arguments.connection, command).await,
         Commands::Explain(command) => commands::explain(&arguments.connection, command).await,
         Commands::Dump(command) => commands::dump(&arguments.connection, command).await,
+        Commands::Dashboard(command) => commands::dashboard(&arguments.connection, command).await,
     };
     match outcome {
         Ok(code) => code,

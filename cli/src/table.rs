@@ -14,15 +14,15 @@ pub struct Table {
     columns: Vec<(&'static str, Align)>,
     rows: Vec<Vec<String>>,
     /// Printed in place of an empty table.
-    empty: &'static str,
+    empty: String,
 }
 
 impl Table {
-    pub fn new(columns: &[(&'static str, Align)], empty: &'static str) -> Self {
+    pub fn new(columns: &[(&'static str, Align)], empty: &str) -> Self {
         Self {
             columns: columns.to_vec(),
             rows: Vec::new(),
-            empty,
+            empty: empty.to_owned(),
         }
     }
 

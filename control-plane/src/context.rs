@@ -2,8 +2,9 @@
 //!
 //! A context is a file of its own, 0600, in `<folder>/contexts/<name>.json`, so that a control plane
 //! writes and removes its own without touching others. `<folder>/current` lists names, the preferred
-//! one first; the first that still has a file is current. The folder is `$ANYAM_CONFIG_DIR`, else
-//! `anyam` in `$XDG_CONFIG_HOME` or in `~/.config`.
+//! one first; the first that still has a file is current. A name after `kubernetes:` is one of the
+//! user's kubeconfig. The folder is `$ANYAM_CONFIG_DIR`, else `anyam` in `$XDG_CONFIG_HOME` or in
+//! `~/.config`.
 
 use std::fs;
 use std::io;
@@ -16,6 +17,10 @@ use crate::ca::{CaError, private};
 
 /// Names remembered in `current`.
 const MAX_PREFERRED: usize = 16;
+/// Before the name of a kubeconfig's context; ours have no such character.
+const KUBERNETES: &str = "kubernetes:";
+/// The longest of these names: some have an ARN in them.
+const MAX_KUBERNETES: usize = 1024;
 
 /// How one control plane is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +37,15 @@ pub struct Context {
 pub enum Token {
     Value(String),
     File(PathBuf),
+}
+
+/// The mesh that is current, by the context of one of two kinds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CurrentContext {
+    /// One of [`Contexts`].
+    Own(String),
+    /// A context of the user's kubeconfig.
+    Kubernetes(String),
 }
 
 /// Why contexts can't be used.
@@ -138,6 +152,28 @@ impl Contexts {
         }))
     }
 
+    /// As [`Self::current`], among the kubeconfig's contexts too, of which `exists` knows.
+    ///
+    /// # Errors
+    /// When the folder can't be read.
+    pub fn chosen(
+        &self,
+        exists: impl Fn(&str) -> bool,
+    ) -> Result<Option<CurrentContext>, ContextError> {
+        let names = self.names()?;
+        let preferred =
+            self.preferred()
+                .into_iter()
+                .find_map(|line| match line.strip_prefix(KUBERNETES) {
+                    Some(name) => exists(name).then(|| CurrentContext::Kubernetes(name.to_owned())),
+                    None => names.contains(&line).then_some(CurrentContext::Own(line)),
+                });
+        Ok(preferred.or_else(|| match names.as_slice() {
+            [only] => Some(CurrentContext::Own(only.clone())),
+            _ => None,
+        }))
+    }
+
     /// Writes a context. `prefer`: it is current from now on; else only where none was.
     ///
     /// # Errors
@@ -168,6 +204,21 @@ impl Contexts {
         self.get(name)?;
         let mut preferred = self.preferred();
         preferred.insert(0, name.to_owned());
+        self.prefer(preferred)
+    }
+
+    /// Makes a context of the kubeconfig the current one; kubectl's stays as it is.
+    ///
+    /// # Errors
+    /// When the name can't be kept.
+    pub fn select_kubernetes(&self, name: &str) -> Result<(), ContextError> {
+        let line = format!("{KUBERNETES}{name}");
+        if !is_preference(&line) {
+            return Err(ContextError::Name(name.to_owned()));
+        }
+        private::directory(&self.folder.join("contexts"))?;
+        let mut preferred = self.preferred();
+        preferred.insert(0, line);
         self.prefer(preferred)
     }
 
@@ -210,7 +261,7 @@ impl Contexts {
 
     fn prefer(&self, names: Vec<String>) -> Result<(), ContextError> {
         let mut lines: Vec<String> = Vec::new();
-        for name in names.into_iter().filter(|name| is_name(name)) {
+        for name in names.into_iter().filter(|name| is_preference(name)) {
             if !lines.contains(&name) && lines.len() < MAX_PREFERRED {
                 lines.push(name);
             }
@@ -229,6 +280,16 @@ impl Contexts {
 fn is_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     !name.is_empty() && name.len() <= 63 && !name.starts_with('.') && name.bytes().all(fits)
+}
+
+/// A line of `current`.
+fn is_preference(line: &str) -> bool {
+    match line.strip_prefix(KUBERNETES) {
+        Some(name) => {
+            !name.is_empty() && name.len() <= MAX_KUBERNETES && !name.contains(char::is_control)
+        }
+        None => is_name(line),
+    }
 }
 
 #[cfg(test)]
@@ -279,6 +340,39 @@ mod tests {
         let many = |index: u16| contexts.add(&format!("m{index}"), &context(index), true);
         (0..40).for_each(|index| many(index).unwrap());
         assert_eq!(contexts.preferred().len(), MAX_PREFERRED);
+    }
+
+    #[test]
+    fn a_kubeconfigs_context_can_be_current_too() {
+        let home = tempfile::tempdir().unwrap();
+        let contexts = Contexts::at(home.path().join("anyam"));
+        let choice = |exists: bool| contexts.chosen(|_| exists).unwrap();
+        assert_eq!(choice(true), None);
+        let arn = "arn:aws:eks:eu-central-1:1:cluster/prod";
+        contexts.select_kubernetes(arn).unwrap();
+        assert_eq!(
+            choice(true),
+            Some(CurrentContext::Kubernetes(arn.to_owned()))
+        );
+        assert_eq!(choice(false), None, "it is in the kubeconfig no more");
+        contexts.add("a", &context(1), false).unwrap();
+        assert_eq!(
+            choice(true),
+            Some(CurrentContext::Kubernetes(arn.to_owned()))
+        );
+        assert_eq!(choice(false), Some(CurrentContext::Own("a".to_owned())));
+        assert_eq!(contexts.current().unwrap().as_deref(), Some("a"));
+        // A demo is current while it runs.
+        contexts.add("demo", &context(2), true).unwrap();
+        assert_eq!(choice(true), Some(CurrentContext::Own("demo".to_owned())));
+        contexts.remove("demo").unwrap();
+        assert_eq!(
+            choice(true),
+            Some(CurrentContext::Kubernetes(arn.to_owned()))
+        );
+        for bad in ["", "a\nb", &"a".repeat(1025)] {
+            assert!(contexts.select_kubernetes(bad).is_err());
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ if runs api; then
   stage "Kubernetes: the API server, Helm" tests/kube/build.sh apiserver kubectl controller-manager gateway-api helm helm3
   stage "cert-manager" tests/kube/build.sh cert-manager
   stage "tests on an API server" cargo test --locked -p anyam-tests-kube --no-fail-fast \
-    --lib --test api --test chart --test control --test install
+    --lib --test api --test chart --test cli --test control --test install
 fi
 if runs node || runs conformance; then
   stage "Kubernetes: a node" tests/kube/build.sh apiserver kubectl controller-manager scheduler proxy kubelet \

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{CommandError, Connection, Output, print_json, workload};
+use super::{CommandError, Connection, Output, print_json};
 use crate::api::types::{ExplainRequest, ExplainResponse};
 use crate::table::printable;
 
@@ -16,11 +16,11 @@ Exit codes: 0 the request would be answered by the app, 1 it would not, 2 the me
 Examples:
   anyam explain shop/web cart:8080 --path /items
   anyam explain shop/intruder catalogue.shop:9090 --method POST --path /shop.v1.Catalogue/Get
-  anyam explain shop/web store:6380 --tcp"
+  anyam explain shop/web store:6380 --tcp
+  anyam explain -n shop deploy/web cart"
 )]
 pub struct ExplainArguments {
-    /// The caller: namespace/name
-    #[arg(value_parser = workload)]
+    /// The caller: namespace/name; in a cluster also deploy/NAME, sts/NAME, job/NAME, svc/NAME, pod/NAME
     source: String,
     /// What is called, as the app would dial it: host:port, host (port 80) or ip:port
     destination: String,
@@ -52,8 +52,10 @@ pub async fn explain(
     connection: &Connection,
     arguments: ExplainArguments,
 ) -> Result<ExitCode, CommandError> {
+    let mesh = connection.mesh().await?;
+    let source = mesh.one_workload(&arguments.source).await?;
     let mut request = ExplainRequest {
-        source: arguments.source,
+        source: source.to_string(),
         destination: arguments.destination,
         ..ExplainRequest::default()
     };
@@ -63,7 +65,7 @@ pub async fn explain(
         request.authority = arguments.authority;
         request.headers = arguments.headers;
     }
-    let explained = connection.client()?.explain(&request).await?;
+    let explained = mesh.client.explain(&source, &request).await?;
     if arguments.output == Output::Json {
         print_json(&explained)?;
     } else {

@@ -4,13 +4,16 @@ use std::io;
 use std::process::ExitCode;
 
 use super::{CommandError, Connection, Output, age, millis, percent, print_json};
+use crate::api::Scope;
 use crate::api::types::{Edge, Proxy, RouteRule, Signals};
 use crate::table::Align::{Left, Right};
 use crate::table::{Table, printable};
 
 /// List the proxies of the mesh, with the version and age of their configuration
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  anyam proxies\n  anyam proxies -n shop -o json")]
+#[command(
+    after_help = "Examples:\n  anyam proxies\n  anyam proxies -A\n  anyam proxies -n shop -o json"
+)]
 pub struct ProxiesArguments {
     #[command(flatten)]
     common: Common,
@@ -34,9 +37,11 @@ pub struct EdgesArguments {
 
 /// Show the routes of services in the order in which they are tried
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  anyam routes\n  anyam routes shop/cart")]
+#[command(
+    after_help = "Examples:\n  anyam routes\n  anyam routes shop/cart\n  anyam routes -n shop svc/cart"
+)]
 pub struct RoutesArguments {
-    /// Only this service: name, namespace/name or host
+    /// Only this service: name, namespace/name or host; in a cluster also svc/NAME
     #[arg(default_value = "")]
     service: String,
     #[arg(short, long, value_enum, default_value_t)]
@@ -45,18 +50,25 @@ pub struct RoutesArguments {
 
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// Only this namespace
-    #[arg(short, long)]
-    namespace: Option<String>,
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
 
-impl Common {
-    fn wants(&self, namespace: &str) -> bool {
-        self.namespace
-            .as_deref()
-            .is_none_or(|wanted| wanted == namespace)
+/// For a table without rows: where was looked, and how to look elsewhere.
+fn empty(what: &str, scope: &Scope) -> String {
+    match scope {
+        Scope::All => format!("{what}."),
+        Scope::Namespace(_) => {
+            format!("{what}{scope}; -n NAME looks into another one, -A into all.")
+        }
+    }
+}
+
+/// On standard error, whatever the output: replicas of the control plane that did not answer.
+fn incomplete(unreachable: &[String]) {
+    for replica in unreachable {
+        let replica = printable(replica);
+        eprintln!("anyam: proxies that are connected to another replica are missing: {replica}");
     }
 }
 
@@ -64,9 +76,10 @@ pub async fn proxies(
     connection: &Connection,
     arguments: ProxiesArguments,
 ) -> Result<ExitCode, CommandError> {
-    let mut all = connection.client()?.proxies().await?;
-    all.proxies
-        .retain(|proxy| arguments.common.wants(&proxy.namespace));
+    let mesh = connection.mesh().await?;
+    let mut all = mesh.client.proxies(&mesh.scope).await?;
+    incomplete(&all.unreachable_replicas);
+    all.proxies.retain(|proxy| mesh.scope.has(&proxy.namespace));
     if arguments.common.output == Output::Json {
         print_json(&all)?;
         return Ok(ExitCode::SUCCESS);
@@ -80,7 +93,7 @@ pub async fn proxies(
         ("CERTIFICATE", Left),
         ("CONNECTED", Right),
     ];
-    let mut table = Table::new(&columns, "No proxy is connected.");
+    let mut table = Table::new(&columns, &empty("No proxy is connected", &mesh.scope));
     for proxy in &all.proxies {
         table.row([
             proxy.namespace.clone(),
@@ -125,9 +138,10 @@ pub async fn stat(
     connection: &Connection,
     arguments: StatArguments,
 ) -> Result<ExitCode, CommandError> {
-    let mut all = connection.client()?.stats().await?;
-    all.stats
-        .retain(|stat| arguments.common.wants(&stat.namespace));
+    let mesh = connection.mesh().await?;
+    let mut all = mesh.client.stats(&mesh.scope).await?;
+    incomplete(&all.unreachable_replicas);
+    all.stats.retain(|stat| mesh.scope.has(&stat.namespace));
     if arguments.common.output == Output::Json {
         print_json(&all)?;
         return Ok(ExitCode::SUCCESS);
@@ -139,7 +153,10 @@ pub async fn stat(
         ("MTLS", Right),
     ];
     columns.extend(SIGNAL_COLUMNS);
-    let mut table = Table::new(&columns, "No traffic was seen in the window.");
+    let mut table = Table::new(
+        &columns,
+        &empty("No traffic was seen in the window", &mesh.scope),
+    );
     for stat in &all.stats {
         let start = [
             stat.namespace.clone(),
@@ -193,12 +210,13 @@ pub async fn edges(
     connection: &Connection,
     arguments: EdgesArguments,
 ) -> Result<ExitCode, CommandError> {
-    let mut all = connection.client()?.edges().await?;
-    let common = &arguments.common;
+    let mesh = connection.mesh().await?;
+    let mut all = mesh.client.edges(&mesh.scope).await?;
+    incomplete(&all.unreachable_replicas);
     all.edges.retain(|edge| {
-        common.wants(&edge.source_namespace) || common.wants(&edge.destination_namespace)
+        mesh.scope.has(&edge.source_namespace) || mesh.scope.has(&edge.destination_namespace)
     });
-    if common.output == Output::Json {
+    if arguments.common.output == Output::Json {
         print_json(&all)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -209,7 +227,10 @@ pub async fn edges(
         ("SECURED", Left),
     ];
     columns.extend(SIGNAL_COLUMNS);
-    let mut table = Table::new(&columns, "No traffic was seen in the window.");
+    let mut table = Table::new(
+        &columns,
+        &empty("No traffic was seen in the window", &mesh.scope),
+    );
     for edge in &all.edges {
         let secured = if edge.mtls { "mTLS" } else { "NO" }.to_owned();
         table.row(
@@ -249,13 +270,19 @@ pub async fn routes(
     connection: &Connection,
     arguments: RoutesArguments,
 ) -> Result<ExitCode, CommandError> {
-    let all = connection.client()?.routes(&arguments.service).await?;
+    let mesh = connection.mesh().await?;
+    let (scope, service) = mesh.service(&arguments.service);
+    let mut all = mesh.client.routes(&scope, &service).await?;
+    // `cart.shop.svc.cluster.local`
+    let namespace = |host: &str| host.split('.').nth(1).unwrap_or_default().to_owned();
+    all.services
+        .retain(|service| scope.has(&namespace(&service.service)));
     if arguments.output == Output::Json {
         print_json(&all)?;
         return Ok(ExitCode::SUCCESS);
     }
     if all.services.is_empty() {
-        println!("No such service, or it has no routes.");
+        println!("{}", empty("No such service, or it has no routes", &scope));
     }
     for service in &all.services {
         println!("{}:{}", printable(&service.service), service.port);

@@ -9,6 +9,7 @@ use super::totals::Totals;
 use super::workloads::{NAMESPACE, shift_traffic};
 use super::{Broken, DemoError};
 use crate::api::types::ExplainRequest;
+use crate::api::{Scope, WorkloadName};
 
 const POLL: Duration = Duration::from_millis(200);
 /// The longest any one check may take.
@@ -164,7 +165,7 @@ impl DemoRun<'_> {
             let edges = self
                 .stage
                 .api
-                .edges()
+                .edges(&Scope::All)
                 .await
                 .map(|all| all.edges)
                 .unwrap_or_default();
@@ -207,14 +208,18 @@ impl DemoRun<'_> {
         if !answer.starts_with("PermissionDenied") {
             return Ok(Err(format!("the intruder was answered: {answer}")));
         }
+        let intruder = WorkloadName {
+            namespace: NAMESPACE.to_owned(),
+            name: "intruder".to_owned(),
+        };
         let request = ExplainRequest {
-            source: format!("{NAMESPACE}/intruder"),
+            source: intruder.to_string(),
             destination: format!("catalogue.{NAMESPACE}.svc.cluster.local:9090"),
             method: "POST".into(),
             path: "/shop.v1.Catalogue/Get".into(),
             ..ExplainRequest::default()
         };
-        Ok(match self.stage.api.explain(&request).await {
+        Ok(match self.stage.api.explain(&intruder, &request).await {
             Ok(explained) => explained
                 .steps
                 .iter()
@@ -287,7 +292,7 @@ impl DemoRun<'_> {
     }
 
     async fn serial(&mut self) -> Option<String> {
-        let proxies = self.stage.api.proxies().await.ok()?.proxies;
+        let proxies = self.stage.api.proxies(&Scope::All).await.ok()?.proxies;
         proxies
             .into_iter()
             .find(|proxy| proxy.workload == "web")?

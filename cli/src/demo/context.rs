@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyam_control::context::{Context, Contexts, Token};
 
-use crate::api::Client;
+use crate::api::ControlPlane;
 
 /// Its name.
 const NAME: &str = "demo";
@@ -35,7 +35,7 @@ struct Caller {
 impl Written {
     /// Writes the context and makes it the current one. `None`, with a line on the screen, when it
     /// can't: the demo does not depend on it.
-    pub fn write(api: &Client) -> Option<Self> {
+    pub fn write(api: &ControlPlane) -> Option<Self> {
         let outcome = match caller() {
             Some(caller) => caller.write(api).map(|()| Owner::Caller(caller)),
             None => write_ours(api).map(Owner::Us),
@@ -60,7 +60,7 @@ impl Drop for Written {
     }
 }
 
-fn write_ours(api: &Client) -> Result<Contexts, String> {
+fn write_ours(api: &ControlPlane) -> Result<Contexts, String> {
     let attempt = || {
         let contexts = Contexts::of_user()?;
         let context = Context {
@@ -87,7 +87,7 @@ fn caller() -> Option<Caller> {
 }
 
 impl Caller {
-    fn write(&self, api: &Client) -> Result<(), String> {
+    fn write(&self, api: &ControlPlane) -> Result<(), String> {
         let at = api.address().to_string();
         let arguments = ["add", NAME, "--at", &at, "--token-stdin", "--select"];
         self.run(&arguments, api.token())

@@ -11,7 +11,7 @@ use super::netns::{Namespace, Network};
 use super::process::{API_PORT, Process, Site};
 use super::workloads::{NAMESPACE, PROGRAMS, Program, write_manifests};
 use super::{Arguments, Broken, DemoError, relay};
-use crate::api::Client;
+use crate::api::{Client, ControlPlane, Scope};
 
 const CONTROL_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// Anything slower than this at start is broken.
@@ -73,6 +73,7 @@ impl Stage {
         let api = wait_for_control(&mut control, address, &token_file).await?;
         let dashboard = api.dashboard_url();
         let context = Written::write(&api);
+        let api = Client::from(api);
 
         println!("Starting {} sidecars and the shop…", PROGRAMS.len());
         let mut pods = BTreeMap::new();
@@ -115,7 +116,7 @@ impl Stage {
     pub async fn wait_for_sidecar(&mut self, name: &str) -> Result<(), DemoError> {
         let began = Instant::now();
         loop {
-            let connected = self.api.proxies().await.is_ok_and(|all| {
+            let connected = self.api.proxies(&Scope::All).await.is_ok_and(|all| {
                 all.proxies
                     .iter()
                     .any(|proxy| proxy.workload == name && proxy.namespace == NAMESPACE)
@@ -254,13 +255,14 @@ async fn wait_for_control(
     control: &mut Process,
     address: SocketAddr,
     token_file: &std::path::Path,
-) -> Result<Client, DemoError> {
+) -> Result<ControlPlane, DemoError> {
     let began = Instant::now();
     loop {
-        if let Ok(client) = Client::from_token_file(address, token_file)
-            && client.proxies().await.is_ok()
-        {
-            return Ok(client);
+        if let Ok(found) = ControlPlane::from_token_file(address, token_file) {
+            let client = Client::from(found.clone());
+            if client.proxies(&Scope::All).await.is_ok() {
+                return Ok(found);
+            }
         }
         alive(control)?;
         late(control, began)?;

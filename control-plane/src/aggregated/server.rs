@@ -37,8 +37,14 @@ pub struct AggregatedApi {
     pub reviews: Arc<AccessReviews>,
     pub trusted: watch::Receiver<Option<Arc<FrontProxy>>>,
     pub serving: Arc<Serving>,
-    /// Where the dashboard is: this pod, and the port on its loopback.
-    pub dashboard: (String, u16),
+    pub dashboard: DashboardPlace,
+}
+
+/// Where a login is good: this pod, and a port on its loopback.
+pub struct DashboardPlace {
+    pub namespace: String,
+    pub pod: String,
+    pub port: u16,
 }
 
 /// A connection's peer: the certificates that it showed, and by what they were verified.
@@ -189,10 +195,10 @@ impl AggregatedApi {
         })?;
         let lifetime = time::Duration::try_from(LOGIN).unwrap_or_default();
         let expires = OffsetDateTime::now_utc().saturating_add(lifetime);
-        let (pod, port) = &self.dashboard;
+        let place = &self.dashboard;
         Ok(reply::json(&json!({
             "token": token, "expiresAt": clock::rfc3339(expires), "namespace": namespace,
-            "pod": pod, "port": port,
+            "pod": place.pod, "podNamespace": place.namespace, "port": place.port,
         })))
     }
 }

@@ -9,7 +9,7 @@ use kube::Client;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::server::AggregatedApi;
+use super::server::{AggregatedApi, DashboardPlace};
 use crate::api::Api;
 use crate::api::connections::Bounds;
 use crate::api::secure::SecurePort;
@@ -36,6 +36,8 @@ pub struct AggregatedOptions {
     pub names: Vec<String>,
     /// This pod's; empty: it is none.
     pub pod: String,
+    /// The namespace of the control plane.
+    pub namespace: String,
 }
 
 /// Why there is no aggregated API.
@@ -69,7 +71,12 @@ pub async fn start(
     api: Arc<Api>,
     dashboard: SocketAddr,
 ) -> Result<RunningAggregatedApi, AggregatedApiError> {
-    let AggregatedOptions { listen, names, pod } = options;
+    let AggregatedOptions {
+        listen,
+        names,
+        pod,
+        namespace,
+    } = options;
     let failed = |source| AggregatedApiError::Listen {
         address: listen,
         source,
@@ -91,7 +98,11 @@ pub async fn start(
             reviews: Arc::new(AccessReviews::new(client.clone(), metrics)),
             trusted: trusts,
             serving: Arc::clone(&serving),
-            dashboard: (pod, dashboard.port()),
+            dashboard: DashboardPlace {
+                namespace,
+                pod,
+                port: dashboard.port(),
+            },
         },
     };
     let mut tasks = LongLivedTasks::default();

@@ -49,10 +49,13 @@ impl ClusterOptions {
     ) -> Result<Self, AppError> {
         let names = args.names.clone();
         let args = &args.cluster;
+        let namespace = args.namespace.clone();
+        let namespace = namespace.unwrap_or_else(kubernetes::namespace);
         let aggregated = args.aggregated_listen.map(|listen| AggregatedOptions {
             listen,
             names,
             pod: kubernetes::pod_name(),
+            namespace: namespace.clone(),
         });
         let audience = &args.token_audience;
         if let Some(settings) = injection {
@@ -68,7 +71,7 @@ impl ClusterOptions {
             token_audience: audience.clone(),
             machine_ranges: args.workload_cidrs.clone(),
             objects: KeptObjects {
-                namespace: args.namespace.clone().unwrap_or_else(kubernetes::namespace),
+                namespace,
                 config_map: settings.ca_config_map,
                 excluded_namespaces: settings.excluded_namespaces,
                 webhook: injection.is_some().then(|| args.webhook_name.clone()),

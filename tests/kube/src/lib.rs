@@ -30,7 +30,7 @@ mod wait;
 
 pub use api_server::ApiServer;
 pub use cluster::{Channel, Cluster, Namespace, Output};
-pub use command::{component, program, succeed};
+pub use command::{component, program, run, succeed};
 pub use control_plane::{Bench, Control, NAMESPACE, of_chart, openssl};
 pub use fake_shop::{Change, FakeShop};
 pub use helm::{Helm, HelmVersion};
