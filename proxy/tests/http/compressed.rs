@@ -1,6 +1,5 @@
 //! Responses' bodies that a filter changes as they pass: here, the compressor.
 
-use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
