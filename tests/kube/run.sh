@@ -43,7 +43,8 @@ if runs node; then
   # The same under another name: what the mesh is upgraded to.
   stage "images of an upgrade" deploy/images/build.sh --registry localhost --tag next --binaries target/debug --out target/images/next
   stage "a cluster with a node" cluster up
-  stage "tests on a cluster" cluster exec cargo test --locked -p anyam-tests-kube --no-fail-fast --test node
+  # They wait more than they compute.
+  stage "tests on a cluster" cluster exec cargo test --locked -p anyam-tests-kube --no-fail-fast --test node -- --test-threads=4
   # The next part has one without what these tests made.
   cluster down
 fi

@@ -2,7 +2,6 @@
 
 use anyam_tests_kube::{Cluster, Kubectl};
 
-use crate::mesh;
 use crate::shop::{self, Shop, WEB};
 
 #[tokio::test]
@@ -29,17 +28,6 @@ async fn pods_that_come_and_go_lose_no_request() {
     let name = &shop.pod_names("web")[0];
     shop.namespace.kubectl(&["delete", "pod", name, "--wait"]);
     shop.namespace.rolled_out("web");
-    load.end().lost_nothing();
-}
-
-#[tokio::test]
-async fn traffic_continues_without_the_control_plane() {
-    let cluster = Cluster::alone();
-    let shop = Shop::in_the_mesh(&cluster).await;
-    let load = shop.load(WEB);
-    let restart = ["rollout", "restart", "deployment/anyam-control"];
-    mesh::kubectl(&cluster, &restart);
-    mesh::rolled_out(&cluster);
     load.end().lost_nothing();
 }
 

@@ -1,9 +1,13 @@
 //! A StatefulSet with a headless Service: its pods have names.
 
-use anyam_tests_kube::{APP_IMAGE, Cluster, Kubectl};
+use std::time::Duration;
+
+use anyam_tests_kube::{APP_IMAGE, Cluster, Kubectl, until};
 
 use crate::join::STRICT;
 use crate::shop::{Shop, opted_out};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `db-0` and `db-1`; each answers its own name.
 fn database() -> String {
@@ -32,6 +36,8 @@ spec:
           args: [serve]
           ports: [{{name: http, containerPort: 8080}}]
           readinessProbe: {{httpGet: {{path: /healthz, port: http}}, periodSeconds: 1}}
+          # A connection to a pod cannot be sent to another one: it serves until no caller dials it.
+          lifecycle: {{preStop: {{sleep: {{seconds: 5}}}}}}
 "
     )
 }
@@ -67,8 +73,14 @@ async fn pods_of_a_stateful_set_are_reached_by_name_with_mtls() {
     };
     by_name().await;
     let url = format!("http://db-0.db.{namespace}.svc:8080/");
-    let plaintext = shop.get_from("pod/outside", &url);
-    assert_ne!(plaintext.status, Some(0), "{plaintext:?}");
+    until("plaintext to be refused", TIMEOUT, async || {
+        let answer = shop.get_from("pod/outside", &url);
+        match answer.status {
+            Some(0) => Err(answer.stdout),
+            _ => Ok(()),
+        }
+    })
+    .await;
 
     // By the Service's name there is always a pod; by a pod's there is none while it is replaced.
     let all = format!("http://db.{namespace}.svc:8080/");

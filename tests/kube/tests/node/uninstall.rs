@@ -62,7 +62,16 @@ fn remains(cluster: &Cluster) -> Result<Vec<String>, String> {
     assert!(named.contains("namespace/kube-system\n"), "{named}");
     let labelled = get(&["--selector=app.kubernetes.io/part-of=anyam"])?;
     let injected = get(&["--selector=mesh.anyam.dev/inject"])?;
-    let all = named.lines().filter(|name| name.contains("anyam"));
+    // Of a contributor's cluster, nodes and what is named after them may have the name.
+    let nodes = cluster.kubectl(&[
+        "get",
+        "nodes",
+        "--output=jsonpath={.items[*].metadata.name}",
+    ]);
+    let of_node = |name: &str| nodes.split_whitespace().any(|node| name.contains(node));
+    let all = named
+        .lines()
+        .filter(|name| name.contains("anyam") && !of_node(name));
     let all = all.chain(labelled.lines()).chain(injected.lines());
     Ok(all.map(str::to_owned).collect())
 }

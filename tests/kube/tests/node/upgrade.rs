@@ -31,11 +31,10 @@ fn tagged(images: &[&str], tag: &str) -> bool {
 }
 
 fn control_plane_is(cluster: &Cluster, tag: &str) -> bool {
-    let selector = "app.kubernetes.io/name=anyam-control";
-    let images = "jsonpath={.items[*].spec.containers[*].image}";
-    let get = ["get", "pods", "--selector", selector, "--output", images];
-    let images = mesh::kubectl(cluster, &get);
-    tagged(&images.split_whitespace().collect::<Vec<_>>(), tag)
+    mesh::rolled_out(cluster);
+    let image = "jsonpath={.spec.template.spec.containers[0].image}";
+    let get = ["get", "deployment/anyam-control", "--output", image];
+    tagged(&[&mesh::kubectl(cluster, &get)], tag)
 }
 
 fn sidecars_are(shop: &Shop<'_>, deployment: &str, tag: &str) -> bool {
