@@ -49,7 +49,7 @@ fn drain(cluster: &Cluster, node: &str, selector: &str) {
     for line in BufReader::new(child.stderr.take().unwrap()).lines() {
         let line = line.unwrap();
         if line.contains("violate the pod's disruption budget") {
-            waits.take();
+            drop(waits.take());
         }
         said.push_str(&line);
         said.push('\n');

@@ -50,7 +50,11 @@ fn remains(cluster: &Cluster) -> Result<Vec<String>, String> {
         .filter(|kind| !kind.starts_with("events") && *kind != "componentstatuses");
     let kinds = kinds.collect::<Vec<_>>().join(",");
     let get = |more: &[&str]| {
-        let all = [&["get", &kinds, "--all-namespaces", "--output=name"], more].concat();
+        let all = [
+            &["get", &kinds, "--all-namespaces", "--output=name"][..],
+            more,
+        ]
+        .concat();
         let output = cluster.try_kubectl(&all);
         match output.status {
             Some(0) => Ok(output.stdout),

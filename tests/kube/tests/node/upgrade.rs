@@ -92,7 +92,7 @@ async fn the_network_policy_selects_the_control_plane() {
     let cluster = Cluster::shared();
     mesh::install(&cluster);
     let read = |what: &[&str]| -> Value {
-        let get = [&["get", "--output", "json"], what].concat();
+        let get = [&["get", "--output", "json"][..], what].concat();
         serde_json::from_str(&mesh::kubectl(&cluster, &get)).unwrap()
     };
     let policy = read(&["networkpolicy/anyam-control"]);
