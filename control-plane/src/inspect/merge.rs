@@ -617,8 +617,8 @@ mod tests {
             ..reported(Reporter::Destination, 30)
         };
         let [mut both, mut one, mut other] = [(); 3].map(|()| Graph::new(start));
-        both.report(WEB, &[source.clone()], second, start);
-        both.report(CART, &[destination.clone()], second, start);
+        both.report(WEB, std::slice::from_ref(&source), second, start);
+        both.report(CART, std::slice::from_ref(&destination), second, start);
         one.report(WEB, &[source], second, start);
         other.report(CART, &[destination], second, start);
         // As it comes from the other replica.

@@ -15,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::compression::{
-    CommonDirection, Compression, CompressionLibrary, CompressionOverride, ContentCoding, EtagPolicy,
-    ResponseCompression, ZstdParameters,
+    CommonDirection, Compression, CompressionLibrary, CompressionOverride, ContentCoding,
+    EtagPolicy, ResponseCompression, ZstdParameters,
 };
 pub use self::name::{FilterName, FilterNames};
 pub use self::rate_limit::{

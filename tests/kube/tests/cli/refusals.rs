@@ -1,10 +1,10 @@
 //! Errors of the API server as messages: what, where, what to do.
 
-use anyam_tests_kube::{ApiServer, Kubectl, until};
+use anyam_tests_kube::{ApiServer, Kubectl, NAMESPACE, of_chart, until};
 use serde_json::json;
 
+use super::TIMEOUT;
 use super::anyam::Anyam;
-use super::harness::{NAMESPACE, TIMEOUT, of_chart};
 
 const API_SERVICE: &str = "v1alpha1.inspect.mesh.anyam.dev";
 

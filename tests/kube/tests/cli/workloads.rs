@@ -2,12 +2,11 @@
 
 use std::net::TcpListener;
 
-use anyam_tests_kube::{Helm, Kubectl, until};
+use anyam_tests_kube::{Bench, Control, Helm, Kubectl, NAMESPACE, Sidecar, of_chart, until};
 use serde_json::{Value, json};
 
+use super::TIMEOUT;
 use super::anyam::Anyam;
-use super::harness::{Bench, Control, NAMESPACE, TIMEOUT, of_chart};
-use super::sidecar::Sidecar;
 
 const NAME: &str = "anyam-control.anyam-system.svc";
 const API_SERVICE: &str = "apiservice/v1alpha1.inspect.mesh.anyam.dev";

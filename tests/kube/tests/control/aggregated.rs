@@ -2,7 +2,7 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use anyam_tests_kube::{Helm, Kubectl, Output, until};
+use anyam_tests_kube::{Helm, Kubectl, Output, Sidecar, until};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject;
@@ -14,7 +14,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::harness::{Bench, Control, NAMESPACE, TIMEOUT, of_chart};
-use super::sidecar::Sidecar;
 
 pub const NAME: &str = "anyam-control.anyam-system.svc";
 const API_SERVICE: &str = "apiservice/v1alpha1.inspect.mesh.anyam.dev";

@@ -1,12 +1,11 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use anyam_tests_kube::{Kubectl, until};
+use anyam_tests_kube::{Kubectl, SidecarPlan, until};
 use serde_json::{Value, json};
 
 use super::aggregated::{NAME, ask_as_admin, available, free_port, json_of, register};
 use super::harness::{Bench, NAMESPACE, TIMEOUT};
-use super::sidecar::SidecarPlan;
 
 /// An address of this machine that is none of loopback, which an EndpointSlice may not have.
 fn own_address() -> IpAddr {

@@ -34,7 +34,9 @@ impl Repair<'_> {
             // Without them, the policy would hold for its namespace.
             _ if path == "spec.targetRefs" => None,
             // Without it, or a part of it, the policy would hold for more.
-            Kind::AuthorizationPolicy | Kind::MeshPolicy if path.starts_with("spec.selector") => None,
+            Kind::AuthorizationPolicy | Kind::MeshPolicy if path.starts_with("spec.selector") => {
+                None
+            }
             Kind::AuthorizationPolicy => self.of_authorization(path, removed),
             Kind::MeshPolicy => self.of_mesh_policy(path, removed),
             _ => self.remove(path, removed).then_some(Repaired::Unused),
