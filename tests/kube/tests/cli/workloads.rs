@@ -9,7 +9,6 @@ use super::TIMEOUT;
 use super::anyam::Anyam;
 
 const NAME: &str = "anyam-control.anyam-system.svc";
-const API_SERVICE: &str = "apiservice/v1alpha1.inspect.mesh.anyam.dev";
 
 /// Ended in this order.
 struct Shop {
@@ -171,7 +170,12 @@ async fn a_cluster_is_asked_by_namespaces_and_kubernetes_names() {
         &["pod/none of namespace shop is not there"],
     );
     in_shop.refused(&["dump", "sts/web"], &["statefulset/web"]);
+    each_command_answers(&anyam, &in_shop);
+    shop.control.assert_rights();
+}
 
+/// `in_shop`: with `shop` as the namespace of its context.
+fn each_command_answers(anyam: &Anyam, in_shop: &Anyam) {
     let routes = in_shop.json(&["routes", "svc/web"]);
     assert_eq!(
         routes["services"][0]["service"], "web.shop.svc.cluster.local",
@@ -210,7 +214,6 @@ async fn a_cluster_is_asked_by_namespaces_and_kubernetes_names() {
         !check.stdout.contains("the mesh's API is not available"),
         "{check:?}"
     );
-    shop.control.assert_rights();
 }
 
 #[tokio::test]

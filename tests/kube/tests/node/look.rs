@@ -215,7 +215,14 @@ async fn a_new_user_looks_into_the_mesh() {
         "{pre}"
     );
 
-    let dashboard = Dashboard::open(&user, &of);
+    the_dashboard_answers(&user, &of);
+    let tally = load.end();
+    assert_eq!(tally.failed, 0, "{}", tally.reasons);
+}
+
+/// Through its port-forward, after the login that it was opened with.
+fn the_dashboard_answers(user: &User, of: &[&'static str]) {
+    let dashboard = Dashboard::open(user, of);
     let page = dashboard.ask("GET", "/", "");
     assert!(
         page.starts_with("HTTP/1.1 200") && page.contains("<script>"),
@@ -233,9 +240,6 @@ async fn a_new_user_looks_into_the_mesh() {
         .unwrap();
     let seen = dashboard.ask("GET", "/api/v1/proxies", &format!("cookie: {cookie}\r\n"));
     assert!(seen.contains("web-") && seen.contains("client-"), "{seen}");
-
-    let tally = load.end();
-    assert_eq!(tally.failed, 0, "{}", tally.reasons);
 }
 
 #[tokio::test]
