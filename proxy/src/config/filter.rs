@@ -2,7 +2,9 @@
 //! filters.
 //!
 //! - `name`: by which routes override filters; `rate_limit`: the local rate limit and the actions that describe requests to it
+//! - `compression`: the compressor
 
+mod compression;
 mod name;
 mod rate_limit;
 
@@ -12,6 +14,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::compression::{
+    Compression, CompressionLibrary, CompressionOverride, ContentCoding, EtagPolicy,
+    ResponseCompression, ZstdParameters,
+};
 pub use self::name::{FilterName, FilterNames};
 pub use self::rate_limit::{
     Buckets, Descriptor, DescriptorMatch, LocalRateLimit, RateLimit, RateLimitAction,
@@ -42,14 +48,20 @@ pub enum FilterConfig {
     HeaderMutation(HeaderMutation),
     /// Bytes of a request's body that are waited for at most (`max_request_bytes`).
     Buffer(usize),
+    Compressor(Arc<Compression>),
+    /// Of routes only.
+    CompressorOfRoute(CompressionOverride),
 }
 
 impl FilterConfig {
     /// Whether the filter has something to do with responses.
     pub fn sees_responses(&self) -> bool {
         match self {
-            Self::LocalRateLimit(_) | Self::Cors(_) | Self::HeaderMutation(_) => true,
-            Self::Rbac(_) | Self::Fault(_) | Self::Buffer(_) => false,
+            Self::LocalRateLimit(_)
+            | Self::Cors(_)
+            | Self::HeaderMutation(_)
+            | Self::Compressor(_) => true,
+            Self::Rbac(_) | Self::Fault(_) | Self::Buffer(_) | Self::CompressorOfRoute(_) => false,
         }
     }
 }

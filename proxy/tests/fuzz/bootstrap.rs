@@ -384,6 +384,14 @@ fn buffered_filters() -> Vec<Value> {
             }),
         ),
         filter("buffer", "Buffer", json!({"max_request_bytes": 20_000})),
+        filter(
+            "compressor",
+            "Compressor",
+            json!({"compressor_library": {
+                "name": "gzip",
+                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip"},
+            }}),
+        ),
         filter("router", "Router", json!({})),
     ]
 }

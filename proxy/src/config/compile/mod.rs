@@ -70,7 +70,7 @@ use crate::connection_limit::ConnectionLimit;
 use crate::log_sink::Sinks;
 use crate::metrics::registry::{Registry, RegistryError};
 use crate::metrics::resource::{
-    ClusterFamilies, ClusterMetrics, ListenerFamilies, ListenerMetrics,
+    ClusterFamilies, ClusterMetrics, CompressorFamilies, ListenerFamilies, ListenerMetrics,
 };
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
@@ -85,6 +85,7 @@ pub struct Compiler {
     secrets: Arc<SecretStore>,
     listener_metrics: ListenerFamilies,
     cluster_metrics: ClusterFamilies,
+    compressor_metrics: CompressorFamilies,
     ids: AtomicU64,
     pub counts: Counts,
     filter_names: FilterNames,
@@ -180,6 +181,7 @@ impl Compiler {
             secrets,
             listener_metrics: ListenerFamilies::new(registry)?,
             cluster_metrics: ClusterFamilies::new(registry)?,
+            compressor_metrics: CompressorFamilies::new(registry)?,
             ids: AtomicU64::new(1),
             counts: Counts::new(registry)?,
             filter_names: FilterNames::default(),
@@ -308,6 +310,7 @@ impl Compiler {
         FilterScope {
             names: &self.filter_names,
             counts: &self.counts,
+            compressors: &self.compressor_metrics,
         }
     }
 

@@ -1,9 +1,9 @@
 //! Runs the filters over a request, and in reverse order over its response.
 
-use super::{StreamFilters, cors, fault, header_mutation, local_ratelimit, rbac};
+use super::{StreamFilters, compressor, cors, fault, header_mutation, local_ratelimit, rbac};
 use crate::config::filter::{FilterConfig, HttpFilter};
 use crate::config::route::Route;
-use crate::http::h1::Framing;
+use crate::http::h1::{BodyLength, Framing};
 use crate::http::request::error::Failure;
 use crate::http::request::handle::Exchange;
 use crate::http::request::headers::HeadSide;
@@ -118,20 +118,29 @@ impl Exchange<'_, '_> {
                 }
                 Ok(None)
             }
+            FilterConfig::Compressor(own) => {
+                let filter = compressor::OnRoute::new(own, of_route);
+                compressor::on_request(filter, place, info, &self.conn.worker.heads);
+                Ok(None)
+            }
+            // Only a route's.
+            FilterConfig::CompressorOfRoute(_) => Ok(None),
         }
     }
 }
 
-/// Runs the filters, in reverse order, over the response's head in `info`.
-pub fn on_response(info: &mut StreamInfo) {
+/// Runs the filters, in reverse order, over the response's head in `info`. A filter that changes the
+/// body leaves what it passes through in `info.filters`. `body`: the body as it is without filters.
+pub fn on_response(info: &mut StreamInfo, body: BodyLength) {
     let seeing = |filter: &HttpFilter| filter.config.sees_responses();
     if !info.manager.filters.iter().any(seeing) {
         return;
     }
     let manager = info.manager.clone();
     let overrides = info.filters.overrides.clone();
+    let on_route = |filter| HttpFilter::on_route(filter, overrides.as_deref());
     for (place, filter) in manager.filters.iter().enumerate().rev() {
-        let Some((own, of_route)) = filter.on_route(overrides.as_deref()) else {
+        let Some((own, of_route)) = on_route(filter) else {
             continue;
         };
         match own {
@@ -140,7 +149,19 @@ pub fn on_response(info: &mut StreamInfo) {
             }
             FilterConfig::Cors(_) => cors::on_response(place, info),
             FilterConfig::LocalRateLimit(_) => local_ratelimit::on_response(place, info),
-            FilterConfig::Rbac(_) | FilterConfig::Fault(_) | FilterConfig::Buffer(_) => {}
+            FilterConfig::Compressor(own) => {
+                let all = manager.filters.iter().filter_map(on_route);
+                let all = all.filter_map(|(config, _)| match config {
+                    FilterConfig::Compressor(own) => Some(&**own),
+                    _ => None,
+                });
+                let filter = compressor::OnRoute::new(own, of_route);
+                compressor::on_response(filter, all, place, body, info);
+            }
+            FilterConfig::Rbac(_)
+            | FilterConfig::Fault(_)
+            | FilterConfig::Buffer(_)
+            | FilterConfig::CompressorOfRoute(_) => {}
         }
     }
 }

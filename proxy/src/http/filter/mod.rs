@@ -2,16 +2,21 @@
 //! on its way out, in reverse order. The router is the last and is not a filter here.
 //!
 //! - `chain`: runs the filters over a request and its response; `wait`: what a filter may wait for
-//! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `header_mutation`: a file per filter
-//! - `throttle`: a response's body at the rate that a filter sets
+//! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `header_mutation`, `compressor` with
+//!   `accept_encoding` and `encoder`: a file per filter
+//! - `body`: a response's body through the filters that change it; `throttle`: at the rate that one sets
 //!
 //! Filters are an enum and are called directly: a chain costs what its filters do, and only a filter
 //! that really waits has a future of its own. What a filter keeps for one stream stands in
 //! [`StreamFilters`], which allocates only when something is kept.
 
+mod accept_encoding;
+mod body;
 mod chain;
+mod compressor;
 mod cors;
 mod descriptor;
+mod encoder;
 mod fault;
 mod header_mutation;
 mod local_ratelimit;
@@ -21,9 +26,9 @@ mod wait;
 
 use std::sync::Arc;
 
+pub use self::body::{BodyFilters, Pulled};
 pub use self::chain::on_response;
 pub use self::local_ratelimit::ConnectionBuckets;
-pub use self::throttle::Throttle;
 use super::request::stream_info::StreamInfo;
 use crate::config::Name;
 use crate::config::filter::FilterOverrides;
@@ -39,8 +44,8 @@ pub struct StreamFilters {
     states: Vec<(usize, FilterState)>,
     /// Dynamic metadata, read by RBAC rules, logs and other filters.
     metadata: Option<Box<Metadata>>,
-    /// KiB a second that the response's body may take.
-    response_rate: Option<u64>,
+    /// What the response's body passes through; `None`: it passes as it is.
+    pub body: Option<Box<BodyFilters>>,
 }
 
 /// State that a filter keeps for a stream.
@@ -48,6 +53,7 @@ enum FilterState {
     Fault(#[expect(dead_code, reason = "a guard, held while the fault lasts")] fault::ActiveFault),
     Cors(cors::Allowed),
     LocalRateLimit(local_ratelimit::CheckedLimit),
+    Compressor(accept_encoding::AcceptEncoding),
 }
 
 impl StreamFilters {
@@ -71,9 +77,9 @@ impl StreamFilters {
         self.metadata.as_deref()
     }
 
-    /// KiB a second that the response's body may take.
-    pub fn response_rate(&self) -> Option<u64> {
-        self.response_rate
+    /// Whether the response's body is changed, and so has an unknown length.
+    pub fn changes_body(&self) -> bool {
+        self.body.as_ref().is_some_and(|body| body.changes_body())
     }
 }
 

@@ -8,7 +8,6 @@ use super::mirror;
 use super::pump::ResponsePump;
 use super::upstream::UpstreamIo;
 use crate::bug;
-use crate::http::filter::Throttle;
 use crate::http::h1::TunnelRequest;
 use crate::http::request::error::Failure;
 use crate::message::head::{Head, HeaderId};
@@ -40,9 +39,9 @@ impl Attempts<'_, '_> {
     /// When a side fails, or a deadline passes.
     pub async fn relay(&mut self, answer: &mut UpstreamResponse) -> Result<(), Failure> {
         let mut response = ResponsePump::default();
-        if let Some(rate) = self.info.filters.response_rate() {
-            let timers = &self.conn.worker.timers;
-            response.throttle = Some(Box::new(Throttle::new(rate, timers)));
+        response.filters = self.info.filters.body.take();
+        if let Some(filters) = &mut response.filters {
+            filters.begin(&self.conn.worker.timers);
         }
         let tunnel = answer.framing.tunnel;
         if tunnel {

@@ -25,7 +25,7 @@ use crate::http::forward::downstream::DownstreamIo;
 use crate::http::forward::pump::{Received, RequestPump};
 use crate::http::forward::state::ForwardPlan;
 use crate::http::forward::upgrade;
-use crate::http::h1::{BodyLength, Framing, TunnelRequest};
+use crate::http::h1::{Framing, TunnelRequest};
 use crate::message::fault::Fault;
 use crate::message::head::{Head, HeaderId};
 use crate::upstream::limits::Permit;
@@ -319,15 +319,15 @@ impl Exchange<'_, '_> {
 
     /// Sends a response made here.
     async fn reply(&mut self, reply: Reply) -> Result<(), Failure> {
-        filter::on_response(&mut self.info);
+        let Reply { mut body } = reply;
+        let length = response::length(&self.info, &body);
+        filter::on_response(&mut self.info, length);
         response::finish_response(&mut self.info, &self.conn.worker.date);
+        if let Some(mut filters) = self.info.filters.body.take() {
+            body = filters.whole(body)?;
+        }
         self.started = true;
-        let Reply { body } = reply;
-        let length = match body.len() as u64 {
-            0 => BodyLength::None,
-            _ if response::is_bodiless(&self.info) => BodyLength::None,
-            length => BodyLength::Known(length),
-        };
+        let length = response::length(&self.info, &body);
         let close = self.close || must_end(self.conn, self.down);
         self.down.head(&self.info.response, length, close)?;
         self.info.response_bytes = body.len() as u64;

@@ -1,5 +1,7 @@
 //! The headers of a response that is forwarded or made here, and whether it has a body.
 
+use bytes::Bytes;
+
 use super::headers::{HeadSide, append_to_list, edit};
 use super::stream_info::{StreamInfo, Times};
 use crate::config::http::ServerHeader;
@@ -86,14 +88,27 @@ pub fn finish_upstream(
         HeadSide::Response,
         weighted.map(|w| &w.response_headers),
     );
-    filter::on_response(info);
-    finish_response(info, date);
-    match framing.body {
+    let body = match framing.body {
         _ if framing.tunnel => BodyLength::Unknown,
         // Whatever the upstream's framing is.
         _ if is_bodiless(info) => BodyLength::None,
         BodyLength::UntilClose => BodyLength::Unknown,
         length => length,
+    };
+    filter::on_response(info, body);
+    finish_response(info, date);
+    match info.filters.changes_body() {
+        true => BodyLength::Unknown,
+        false => body,
+    }
+}
+
+/// The length that a response made here is framed with.
+pub fn length(info: &StreamInfo, body: &Bytes) -> BodyLength {
+    match body.len() as u64 {
+        0 => BodyLength::None,
+        _ if is_bodiless(info) => BodyLength::None,
+        length => BodyLength::Known(length),
     }
 }
 

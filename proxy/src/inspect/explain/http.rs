@@ -201,6 +201,9 @@ fn filters(
             FilterConfig::Cors(_) => "answers preflight requests of allowed origins",
             FilterConfig::HeaderMutation(_) => "may change headers, which is not tried here",
             FilterConfig::Buffer(_) => "waits for the request's whole body",
+            FilterConfig::Compressor(_) => "may compress the response",
+            // Only a route's.
+            FilterConfig::CompressorOfRoute(_) => return true,
         };
         decisions.push("filter", Outcome::Info, &filter.name, what);
         true

@@ -6,6 +6,7 @@
 
 mod buffer;
 mod chain;
+mod compressor;
 mod cors;
 mod fault;
 mod header_mutation;

@@ -1,6 +1,6 @@
 //! One of the two proxies that are compared.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::Scenario;
+use super::upstream::chunked;
 use crate::envoy;
 use crate::proxy::own_address;
 use crate::running::{Running, TIMEOUT};
@@ -102,7 +103,16 @@ impl Side {
     pub fn ask(&self, request: &str) -> Seen {
         let mut tcp = self.connect();
         tcp.write_all(request.as_bytes()).unwrap();
-        answer(&mut BufReader::new(tcp))
+        let end = match request.starts_with("HEAD") {
+            true => End::Head,
+            false => End::Framed,
+        };
+        answer(&mut BufReader::new(tcp), end)
+    }
+
+    /// The answer whose body the end of the connection ends.
+    pub fn until_closed(tcp: TcpStream) -> Seen {
+        answer(&mut BufReader::new(tcp), End::Closed)
     }
 
     /// Sends requests on one connection, one after the other; the status of each.
@@ -112,7 +122,7 @@ impl Side {
         let mut reader = BufReader::new(tcp);
         let one = |request: &String| {
             writer.write_all(request.as_bytes()).unwrap();
-            answer(&mut reader).status
+            answer(&mut reader, End::Framed).status
         };
         requests.iter().map(one).collect()
     }
@@ -129,7 +139,38 @@ impl Side {
     }
 }
 
-fn answer(reader: &mut impl BufRead) -> Seen {
+/// What a body was before it was coded; itself when it is in no known coding.
+fn decoded(coding: &str, body: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    match coding {
+        "gzip" => {
+            let mut inflate = zlib_rs::Inflate::new(true, 15 + 16);
+            plain.resize(1 << 20, 0);
+            let flush = zlib_rs::InflateFlush::Finish;
+            let status = inflate.decompress(body, &mut plain, flush).unwrap();
+            assert_eq!(status, zlib_rs::Status::StreamEnd);
+            plain.truncate(inflate.total_out() as usize);
+        }
+        "br" => {
+            let mut reader = brotli::Decompressor::new(body, 4096);
+            reader.read_to_end(&mut plain).unwrap();
+        }
+        "zstd" => plain = zstd::decode_all(body).unwrap(),
+        _ => plain.extend_from_slice(body),
+    }
+    plain
+}
+
+/// Where a body ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// There is none: the answer to HEAD.
+    Head,
+    Framed,
+    Closed,
+}
+
+fn answer(reader: &mut impl BufRead, end: End) -> Seen {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
@@ -139,7 +180,7 @@ fn answer(reader: &mut impl BufRead) -> Seen {
             line => lines.push(line.to_owned()),
         }
     }
-    let status = lines[0].split(' ').nth(1).unwrap().parse().unwrap();
+    let status: u16 = lines[0].split(' ').nth(1).unwrap().parse().unwrap();
     let mut headers: Vec<(String, String)> = lines[1..]
         .iter()
         .map(|line| {
@@ -147,10 +188,28 @@ fn answer(reader: &mut impl BufRead) -> Seen {
             (name.to_ascii_lowercase(), value.trim().to_owned())
         })
         .collect();
-    let length = headers.iter().find(|(name, _)| name == "content-length");
-    let length = length.map_or(0, |(_, length)| length.parse().unwrap());
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
+    let value = |name: &str| {
+        let found = headers.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    };
+    let mut body = match (end, value("content-length"), value("transfer-encoding")) {
+        (End::Head, ..) => Vec::new(),
+        _ if matches!(status, 204 | 304) => Vec::new(),
+        (End::Framed, _, Some(_)) => chunked(reader).unwrap(),
+        (End::Framed, length, None) => {
+            let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+            reader.read_exact(&mut body).unwrap();
+            body
+        }
+        (End::Closed, ..) => {
+            let mut body = Vec::new();
+            reader.read_to_end(&mut body).unwrap();
+            body
+        }
+    };
+    if let Some(coding) = value("content-encoding").filter(|_| !body.is_empty()) {
+        body = decoded(coding, &body);
+    }
     headers.retain(|(name, _)| !OWN.contains(&name.as_str()));
     headers.sort_by(|(a, _), (b, _)| a.cmp(b));
     if status == 404 {

@@ -74,7 +74,8 @@ fn request(reader: &mut impl BufRead) -> Option<String> {
     Some(format!("{start}\n{}\n\n{body}", lines.join("\n")))
 }
 
-fn chunked(reader: &mut impl BufRead) -> Option<Vec<u8>> {
+/// A body in chunks, without trailers.
+pub fn chunked(reader: &mut impl BufRead) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let mut size = String::new();

@@ -1,9 +1,10 @@
 //! HTTP filters: their own configuration and their routes'.
 //!
-//! - `buffer`, `cors`, `fault`, `header_mutation`, `local_ratelimit` with `rate_limit` (how routes
+//! - `buffer`, `compressor`, `cors`, `fault`, `header_mutation`, `local_ratelimit` with `rate_limit` (how routes
 //!   describe requests); RBAC is [`super::policy`]
 
 mod buffer;
+mod compressor;
 mod cors;
 mod fault;
 mod header_mutation;
@@ -16,16 +17,22 @@ use super::policy;
 use super::support::{At, CompileError, decode, known, type_name};
 use crate::config::compile::Counts;
 use crate::config::filter::{FilterConfig, FilterNames, FilterOverride, Percent};
+use crate::metrics::resource::CompressorFamilies;
 
 /// What the filters of all chains and routes share while they compile.
 #[derive(Clone, Copy)]
 pub struct FilterScope<'a> {
     pub names: &'a FilterNames,
     pub counts: &'a Counts,
+    pub compressors: &'a CompressorFamilies,
 }
 
 /// A filter's configuration; `None`: of a type that is not known.
-pub fn config(at: At<'_>, any: &Any) -> Result<Option<FilterConfig>, CompileError> {
+pub fn config(
+    at: At<'_>,
+    any: &Any,
+    scope: FilterScope<'_>,
+) -> Result<Option<FilterConfig>, CompileError> {
     Ok(Some(match type_name(any) {
         "envoy.extensions.filters.http.rbac.v3.RBAC" => {
             FilterConfig::Rbac(policy::http_rbac(at, &decode(at, any)?)?)
@@ -39,6 +46,9 @@ pub fn config(at: At<'_>, any: &Any) -> Result<Option<FilterConfig>, CompileErro
             header_mutation::filter(at, &decode(at, any)?)?
         }
         "envoy.extensions.filters.http.buffer.v3.Buffer" => buffer::filter(at, &decode(at, any)?)?,
+        "envoy.extensions.filters.http.compressor.v3.Compressor" => {
+            compressor::filter(at, &decode(at, any)?, scope)?
+        }
         _ => return Ok(None),
     }))
 }
@@ -51,6 +61,9 @@ pub fn of_route(at: At<'_>, any: &Any) -> Result<Option<FilterOverride>, Compile
         }
         "envoy.extensions.filters.http.buffer.v3.BufferPerRoute" => {
             return buffer::per_route(at, &decode(at, any)?).map(Some);
+        }
+        "envoy.extensions.filters.http.compressor.v3.CompressorPerRoute" => {
+            return compressor::per_route(at, &decode(at, any)?).map(Some);
         }
         "envoy.extensions.filters.http.fault.v3.HTTPFault" => fault::fault(at, &decode(at, any)?)?,
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {

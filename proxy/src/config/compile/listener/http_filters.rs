@@ -47,7 +47,7 @@ pub fn filters(
             router = true;
             continue;
         }
-        match filter::config(inner, any)? {
+        match filter::config(inner, any, scope)? {
             Some(config) => compiled.push(HttpFilter {
                 name: scope.names.intern(name),
                 disabled: *disabled,

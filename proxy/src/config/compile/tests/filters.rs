@@ -100,6 +100,49 @@ fn what_cannot_be_done_is_refused_by_path() {
 }
 
 #[test]
+fn what_a_compressor_cannot_do_is_refused_by_path() {
+    const LIBRARY: &str = "type.googleapis.com/envoy.extensions.compression";
+    let library = |kind: &str, config: &str| {
+        let library = format!(r#"{{ "@type": {LIBRARY}.{kind}, {config} }}"#);
+        let config = format!("compressor_library: {{ name: l, typed_config: {library} }}");
+        path("compressor.v3.Compressor", &config)
+    };
+    let field = |name: &str| format!("compressor_library.typed_config.{name}");
+    let gzip = |config: &str| library("gzip.compressor.v3.Gzip", config);
+    assert_eq!(gzip("window_bits: 8"), field("window_bits"));
+    assert_eq!(gzip("memory_level: 10"), field("memory_level"));
+    assert_eq!(gzip("compression_level: 17"), field("compression_level"));
+    assert_eq!(gzip("chunk_size: 100"), field("chunk_size"));
+    let brotli = |config: &str| library("brotli.compressor.v3.Brotli", config);
+    assert_eq!(brotli("quality: 12"), field("quality"));
+    assert_eq!(brotli("window_bits: 25"), field("window_bits"));
+    let zstd = |config: &str| library("zstd.compressor.v3.Zstd", config);
+    assert_eq!(zstd("compression_level: 20"), field("compression_level"));
+    assert_eq!(
+        zstd("dictionary: { inline_string: a }"),
+        field("dictionary")
+    );
+    let compressor = |config: &str| {
+        let gzip = format!(r#"{{ "@type": {LIBRARY}.gzip.compressor.v3.Gzip }}"#);
+        let library = format!("compressor_library: {{ name: l, typed_config: {gzip} }}");
+        path("compressor.v3.Compressor", &format!("{library}, {config}"))
+    };
+    assert_eq!(path("compressor.v3.Compressor", ""), "compressor_library");
+    assert_eq!(
+        compressor("request_direction_config: {}"),
+        "request_direction_config"
+    );
+    assert_eq!(
+        compressor("response_direction_config: { status_header_enabled: true }"),
+        "response_direction_config.status_header_enabled"
+    );
+    assert_eq!(
+        compressor("response_direction_config: { uncompressible_response_codes: [99] }"),
+        "response_direction_config.uncompressible_response_codes[0]"
+    );
+}
+
+#[test]
 fn a_filter_that_is_not_known_is_left_out_only_where_it_is_optional() {
     // One of a type that the schema has, one that it lacks.
     for kind in ["grpc_web.v3.GrpcWeb", "unknown.v9.Filter"] {

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use crate::dispatcher::pipe::Pipes;
-use crate::http::filter::Throttle;
+use crate::http::filter::{BodyFilters, Pulled};
 use crate::http::forward::downstream::DownstreamIo;
 use crate::http::forward::splice::{BodySplice, Reading, SpliceStep, Writing};
 use crate::http::forward::upstream::UpstreamIo;
@@ -17,8 +17,8 @@ use crate::message::head::Head;
 #[derive(Default)]
 pub struct ResponsePump {
     ended: bool,
-    /// A rate limit of the body.
-    pub throttle: Option<Box<Throttle>>,
+    /// What the body passes through; else it passes as it is.
+    pub filters: Option<Box<BodyFilters>>,
     splice: BodySplice,
     pub trailers: Head,
     pub has_trailers: bool,
@@ -46,21 +46,24 @@ impl ResponsePump {
             if self.ended {
                 return down.poll_flush(cx);
             }
-            if self.throttle.is_none() && ready!(self.poll_splice(cx, down, up, pipes))? {
+            if self.filters.is_none() && ready!(self.poll_splice(cx, down, up, pipes))? {
                 continue;
             }
             ready!(down.poll_room(cx))?;
-            if let Some(throttle) = &mut self.throttle
-                && throttle.is_holding()
-            {
-                let Poll::Ready(piece) = throttle.poll_piece(cx) else {
-                    if let Poll::Ready(Err(failure)) = down.poll_flush(cx) {
-                        return Poll::Ready(Err(failure));
+            if let Some(filters) = &mut self.filters {
+                match filters.poll(cx) {
+                    Poll::Ready(Ok(Pulled::Data(data))) => {
+                        self.pass(data, down)?;
+                        continue;
                     }
-                    return Poll::Pending;
-                };
-                self.pass(piece, down)?;
-                continue;
+                    Poll::Ready(Ok(Pulled::End)) => {
+                        self.end(down)?;
+                        continue;
+                    }
+                    Poll::Ready(Ok(Pulled::Nothing)) => {}
+                    Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                    Poll::Pending => return flush(cx, down),
+                }
             }
             match up.poll_body(cx, &mut self.trailers) {
                 Poll::Ready(Ok(event)) => self.give(event, down)?,
@@ -69,12 +72,8 @@ impl ResponsePump {
                     let _ = down.poll_flush(cx);
                     return Poll::Ready(Err(failure));
                 }
-                Poll::Pending => {
-                    if let Poll::Ready(Err(failure)) = down.poll_flush(cx) {
-                        return Poll::Ready(Err(failure));
-                    }
-                    return Poll::Pending;
-                }
+                Poll::Pending if self.filters.as_mut().is_some_and(|filters| filters.flush()) => {}
+                Poll::Pending => return flush(cx, down),
             }
         }
     }
@@ -120,23 +119,35 @@ impl ResponsePump {
 
     fn give(&mut self, event: BodyEvent, down: &mut DownstreamIo<'_>) -> Result<(), Failure> {
         self.moved = true;
-        match event {
-            BodyEvent::Data(data) => match &mut self.throttle {
-                Some(throttle) => {
-                    throttle.hold(data);
-                    Ok(())
-                }
-                None => self.pass(data, down),
-            },
-            BodyEvent::Trailers => {
-                self.ended = true;
-                self.has_trailers = true;
-                down.end(Some(&self.trailers))
+        match (event, &mut self.filters) {
+            (BodyEvent::Data(data), None) => return self.pass(data, down),
+            (BodyEvent::Data(data), Some(filters)) => {
+                filters.push(data);
+                return Ok(());
             }
-            BodyEvent::End | BodyEvent::More => {
-                self.ended = true;
-                down.end(None)
-            }
+            (BodyEvent::Trailers, _) => self.has_trailers = true,
+            (BodyEvent::End | BodyEvent::More, _) => {}
         }
+        match &mut self.filters {
+            // What comes after the body's last byte comes before the trailers.
+            Some(filters) => {
+                filters.end();
+                Ok(())
+            }
+            None => self.end(down),
+        }
+    }
+
+    fn end(&mut self, down: &mut DownstreamIo<'_>) -> Result<(), Failure> {
+        self.ended = true;
+        down.end(self.has_trailers.then_some(&self.trailers))
+    }
+}
+
+/// Pending, or why what is queued cannot be sent.
+fn flush(cx: &mut Context<'_>, down: &mut DownstreamIo<'_>) -> Poll<Result<(), Failure>> {
+    match down.poll_flush(cx) {
+        Poll::Ready(Err(failure)) => Poll::Ready(Err(failure)),
+        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
     }
 }

@@ -1,0 +1,225 @@
+//! A response's body on its way through the filters that change it, or its pace.
+//!
+//! A filter that wants the body says so when it sees the response's head (`on_response`): it adds a
+//! [`BodyTransform`] to [`BodyFilters`], and edits the head for what will come out. The length of that
+//! is not known, so the caller frames the body anew: in chunks, until the connection ends for HTTP/1.0,
+//! as DATA over HTTP/2. Trailers follow it. A transform that wants the whole body gives nothing before
+//! its end, within a bound of its own.
+//!
+//! The pump reads from the upstream only when nothing more comes out of what it has read, and takes a
+//! piece only when the client has room for it: a body holds one piece of input, and one step's output.
+//! Such a body is not spliced; where no filter wants it, all of this is one `None`.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::compressor::Compressor;
+use super::throttle::Throttle;
+use crate::dispatcher::timer::Timers;
+use crate::http::request::error::Failure;
+
+/// The filters that a body passes, in this order.
+#[derive(Default)]
+pub struct BodyFilters {
+    stages: Vec<Stage>,
+    /// KiB a second for what goes to the client.
+    pub(super) rate: Option<u64>,
+    throttle: Option<Throttle>,
+    /// What the stages hold back is wanted too.
+    flush: bool,
+    /// The upstream's body is over.
+    ended: bool,
+}
+
+/// What a filter does with a body.
+pub enum BodyTransform {
+    Compress(Compressor),
+}
+
+/// What comes out.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Pulled {
+    Data(Bytes),
+    /// More has to be put in first.
+    Nothing,
+    /// The body is over.
+    End,
+}
+
+struct Stage {
+    transform: BodyTransform,
+    input: Bytes,
+    /// No further input comes.
+    ended: bool,
+    finished: bool,
+}
+
+impl BodyFilters {
+    /// Adds a transform after those that are there.
+    pub(super) fn add(&mut self, transform: BodyTransform) {
+        self.stages.push(Stage {
+            transform,
+            input: Bytes::new(),
+            ended: false,
+            finished: false,
+        });
+    }
+
+    /// Whether another body comes out than goes in.
+    pub fn changes_body(&self) -> bool {
+        !self.stages.is_empty()
+    }
+
+    /// The body is about to pass.
+    pub fn begin(&mut self, timers: &Timers) {
+        self.throttle = self.rate.map(|rate| Throttle::new(rate, timers));
+    }
+
+    /// Puts a piece in; only when nothing comes out.
+    pub fn push(&mut self, data: Bytes) {
+        match (self.stages.first_mut(), &mut self.throttle) {
+            (Some(first), _) => first.input = data,
+            (None, Some(throttle)) => throttle.hold(data),
+            (None, None) => {}
+        }
+    }
+
+    /// The whole body was put in.
+    pub fn end(&mut self) {
+        self.ended = true;
+        if let Some(first) = self.stages.first_mut() {
+            first.ended = true;
+        }
+    }
+
+    /// The upstream has no more for now: what the stages hold back is to come out. False: they hold
+    /// nothing back.
+    pub fn flush(&mut self) -> bool {
+        let holds_back = |stage: &Stage| stage.transform.holds_back();
+        self.flush = self.stages.iter().any(holds_back);
+        self.flush
+    }
+
+    /// What comes out. Pending: it is not time for it yet.
+    ///
+    /// # Errors
+    /// When a transform failed.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Pulled, Failure>> {
+        if !self.throttle.as_ref().is_some_and(Throttle::is_holding) {
+            match (self.pull()?, &mut self.throttle) {
+                (Pulled::Data(data), Some(throttle)) => throttle.hold(data),
+                (pulled, _) => return Poll::Ready(Ok(pulled)),
+            }
+        }
+        match &mut self.throttle {
+            Some(throttle) => throttle.poll_piece(cx).map(|piece| Ok(Pulled::Data(piece))),
+            None => Poll::Ready(Ok(Pulled::Nothing)),
+        }
+    }
+
+    /// What a whole body becomes.
+    ///
+    /// # Errors
+    /// When a transform failed.
+    pub fn whole(&mut self, body: Bytes) -> Result<Bytes, Failure> {
+        if self.stages.is_empty() {
+            return Ok(body);
+        }
+        self.push(body);
+        self.end();
+        let mut all = Vec::new();
+        while let Pulled::Data(data) = self.pull()? {
+            all.extend_from_slice(&data);
+        }
+        Ok(all.into())
+    }
+
+    fn pull(&mut self) -> Result<Pulled, Failure> {
+        let pulled = pull(&mut self.stages, self.flush)?;
+        if pulled == Pulled::Nothing {
+            self.flush = false;
+            if self.ended && self.stages.is_empty() {
+                return Ok(Pulled::End);
+            }
+        }
+        Ok(pulled)
+    }
+}
+
+/// What comes out of the last stage, which draws on those before it.
+fn pull(stages: &mut [Stage], flush: bool) -> Result<Pulled, Failure> {
+    let Some((last, before)) = stages.split_last_mut() else {
+        return Ok(Pulled::Nothing);
+    };
+    loop {
+        match last.step()? {
+            Pulled::Nothing => {}
+            pulled => return Ok(pulled),
+        }
+        match pull(before, flush)? {
+            Pulled::Data(data) => last.input = data,
+            Pulled::End => last.ended = true,
+            Pulled::Nothing if flush && last.transform.holds_back() => {
+                let flushed = last.transform.flush()?;
+                return Ok(if flushed.is_empty() {
+                    Pulled::Nothing
+                } else {
+                    Pulled::Data(flushed)
+                });
+            }
+            Pulled::Nothing => return Ok(Pulled::Nothing),
+        }
+    }
+}
+
+impl Stage {
+    /// What comes of the input that is here.
+    fn step(&mut self) -> Result<Pulled, Failure> {
+        loop {
+            if self.finished {
+                return Ok(Pulled::End);
+            }
+            let output = if !self.input.is_empty() {
+                self.transform.step(&mut self.input)?
+            } else if self.ended {
+                self.finished = true;
+                self.transform.finish()?
+            } else {
+                return Ok(Pulled::Nothing);
+            };
+            if !output.is_empty() {
+                return Ok(Pulled::Data(output));
+            }
+        }
+    }
+}
+
+impl BodyTransform {
+    /// Takes some of `input`, which is not empty, and gives what comes of it, if anything does yet.
+    fn step(&mut self, input: &mut Bytes) -> Result<Bytes, Failure> {
+        match self {
+            Self::Compress(compressor) => compressor.step(input),
+        }
+    }
+
+    /// Whether [`flush`](Self::flush) would give something.
+    fn holds_back(&self) -> bool {
+        match self {
+            Self::Compress(compressor) => compressor.holds_back(),
+        }
+    }
+
+    fn flush(&mut self) -> Result<Bytes, Failure> {
+        match self {
+            Self::Compress(compressor) => compressor.flush(),
+        }
+    }
+
+    /// What comes after the last input.
+    fn finish(&mut self) -> Result<Bytes, Failure> {
+        match self {
+            Self::Compress(compressor) => compressor.finish(),
+        }
+    }
+}

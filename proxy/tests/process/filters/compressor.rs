@@ -1,0 +1,433 @@
+//! The compressor. Bodies are compared as they were before they were coded.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+
+use super::side::Side;
+use super::{Scenario, filter, route, route_with, typed};
+
+const LIBRARY: &str = "type.googleapis.com/envoy.extensions.compression";
+
+/// A compressor of this name, by `library` (`gzip.compressor.v3.Gzip`).
+fn compressor(name: &str, library: &str, mut config: Value) -> Value {
+    config["compressor_library"] = json!({
+        "name": name,
+        "typed_config": {"@type": format!("{LIBRARY}.{library}")},
+    });
+    filter(name, "compressor.v3.Compressor", config)
+}
+
+fn gzip(config: Value) -> Value {
+    compressor("gzip", "gzip.compressor.v3.Gzip", config)
+}
+
+fn response(config: Value) -> Value {
+    json!({"response_direction_config": config})
+}
+
+/// Answers as each request says: `x-status`, `x-set` (a field, any number of them), `x-length` of the
+/// body, `x-chunked`. `x-got` is what the request accepts.
+fn scripted(tcp: TcpStream) {
+    let mut writer = tcp.try_clone().unwrap();
+    let mut reader = BufReader::new(tcp);
+    loop {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            if !matches!(reader.read_line(&mut line), Ok(1..)) {
+                return;
+            }
+            match line.trim_end() {
+                "" => break,
+                line => lines.push(line.to_owned()),
+            }
+        }
+        let value = |name: &str| {
+            let prefix = format!("{name}: ");
+            let line = lines.iter().find(|line| line.starts_with(&prefix))?;
+            Some(line[prefix.len()..].to_owned())
+        };
+        let status = value("x-status").unwrap_or_else(|| "200".into());
+        let length = value("x-length").map_or(1000, |length| length.parse().unwrap());
+        let body: String = "all of the same text, "
+            .chars()
+            .cycle()
+            .take(length)
+            .collect();
+        let is_bodiless = lines[0].starts_with("HEAD") || matches!(&*status, "204" | "304");
+        let accepted = value("accept-encoding").unwrap_or_default();
+        let mut answer = format!("HTTP/1.1 {status} Told\r\nx-got: {accepted}\r\n");
+        for line in lines.iter().filter_map(|line| line.strip_prefix("x-set: ")) {
+            answer.push_str(&format!("{line}\r\n"));
+        }
+        match value("x-chunked") {
+            Some(_) if is_bodiless => answer.push_str("transfer-encoding: chunked\r\n\r\n"),
+            Some(_) => answer.push_str(&format!(
+                "transfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
+            )),
+            None if status == "204" => answer.push_str("\r\n"),
+            None if is_bodiless => answer.push_str(&format!("content-length: {length}\r\n\r\n")),
+            None => answer.push_str(&format!("content-length: {length}\r\n\r\n{body}")),
+        }
+        if writer.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Sends each request to both, and compares what comes of it. `rows`: method and path, fields, and the
+/// coding of the answer, empty if it has none.
+fn compare(scenario: &Scenario, rows: &[(&str, &str, &str)]) {
+    let upstream = crate::proxy::upstream(scripted);
+    let ours = Side::anyam(scenario, upstream);
+    let stock = Side::envoy(scenario, upstream);
+    for (target, fields, coding) in rows {
+        let fields: String = fields
+            .lines()
+            .map(|line| format!("{}\r\n", line.trim()))
+            .collect();
+        let request = format!("{target} HTTP/1.1\r\nhost: shop\r\n{fields}\r\n");
+        let (ours, stock) = (ours.ask(&request), stock.ask(&request));
+        assert_eq!(ours, stock, "Anyam | Envoy, for\n{request}");
+        let coded = ours
+            .headers
+            .iter()
+            .find(|(name, _)| name == "content-encoding");
+        let coded = coded.map_or("", |(_, value)| value);
+        assert_eq!(coded, *coding, "for\n{request}{ours:#?}");
+    }
+}
+
+#[test]
+fn what_the_client_accepts_and_the_response_is() {
+    let scenario = Scenario::new(json!([gzip(json!({}))]));
+    compare(
+        &scenario,
+        &[
+            ("GET /", "", ""),
+            ("GET /", "accept-encoding: gzip", "gzip"),
+            ("GET /", "accept-encoding: br, gzip;q=0.1", "gzip"),
+            (
+                "GET /",
+                "accept-encoding: br\naccept-encoding: gzip",
+                "gzip",
+            ),
+            ("GET /", "accept-encoding: *", "gzip"),
+            ("GET /", "accept-encoding: br", ""),
+            ("GET /", "accept-encoding: gzip;q=0", ""),
+            ("GET /", "accept-encoding: gzip;q=0, *", ""),
+            ("GET /", "accept-encoding: identity", ""),
+            ("GET /", "accept-encoding: gzip;q=0.5, identity;q=0.7", ""),
+            ("GET /", "accept-encoding: gzip;q=x", ""),
+            ("GET /", "accept-encoding: ", ""),
+            // Lengths.
+            ("GET /", "accept-encoding: gzip\nx-length: 29", ""),
+            ("GET /", "accept-encoding: gzip\nx-length: 30", "gzip"),
+            ("GET /", "accept-encoding: gzip\nx-length: 0", ""),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-length: 5\nx-chunked: 1",
+                "gzip",
+            ),
+            ("GET /", "accept-encoding: gzip\nx-length: 300000", "gzip"),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-length: 300000\nx-chunked: 1",
+                "gzip",
+            ),
+            // Types.
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: content-type: text/html; charset=utf-8",
+                "gzip",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: content-type: TEXT/html",
+                "gzip",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: content-type: application/json",
+                "gzip",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: content-type: application/grpc",
+                "",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: content-type: image/png",
+                "",
+            ),
+            // What forbids it.
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: cache-control: no-transform",
+                "",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: cache-control: max-age=1, No-Transform",
+                "",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: cache-control: max-age=1",
+                "gzip",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip, br\nx-set: content-encoding: x-own",
+                "x-own",
+            ),
+            // What is edited.
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: etag: \"strong\"",
+                "gzip",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: etag: W/\"weak\"",
+                "gzip",
+            ),
+            ("GET /", "x-set: etag: \"strong\"", ""),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: vary: origin",
+                "gzip",
+            ),
+            ("GET /", "accept-encoding: br\nx-set: vary: origin", ""),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: vary: origin, Accept-Encoding",
+                "gzip",
+            ),
+            // Statuses and methods.
+            ("GET /", "accept-encoding: gzip\nx-status: 404", "gzip"),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-status: 206\nx-set: content-range: bytes 0-999/2000",
+                "gzip",
+            ),
+            ("GET /", "accept-encoding: gzip\nx-status: 204", ""),
+            ("GET /", "accept-encoding: gzip\nx-status: 304", ""),
+            ("HEAD /", "accept-encoding: gzip", ""),
+            ("HEAD /", "accept-encoding: gzip\nx-length: 5", ""),
+            ("HEAD /", "accept-encoding: gzip\nx-chunked: 1", ""),
+        ],
+    );
+}
+
+#[test]
+fn what_is_configured() {
+    let config = response(json!({
+        "common_config": {
+            "min_content_length": 100,
+            "content_type": ["text/plain", "Application/Own"],
+        },
+        "disable_on_etag_header": true,
+        "remove_accept_encoding_header": true,
+        "uncompressible_response_codes": [206, 404],
+    }));
+    compare(
+        &Scenario::new(json!([gzip(config)])),
+        &[
+            ("GET /", "accept-encoding: gzip", "gzip"),
+            ("GET /", "accept-encoding: gzip\nx-length: 99", ""),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: content-type: text/plain",
+                "gzip",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: content-type: application/own",
+                "gzip",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: content-type: text/html",
+                "",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: etag: W/\"weak\"",
+                "",
+            ),
+            ("GET /", "accept-encoding: gzip\nx-status: 206", ""),
+            ("GET /", "accept-encoding: gzip\nx-status: 404", ""),
+            ("GET /", "accept-encoding: gzip\nx-status: 500", "gzip"),
+        ],
+    );
+    let config = response(json!({
+        "common_config": {"content_type_matcher": [{"prefix": "text/"}]},
+        "disable_on_etag_header": true,
+        "weaken_etag_on_compress": true,
+    }));
+    compare(
+        &Scenario::new(json!([gzip(config)])),
+        &[
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: content-type: text/own",
+                "gzip",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: content-type: application/json",
+                "",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: etag: \"strong\"",
+                "gzip",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: etag: W/\"weak\"",
+                "gzip",
+            ),
+        ],
+    );
+    // The fields of old configurations.
+    let config = json!({
+        "content_length": 50,
+        "content_type": ["text/own"],
+        "disable_on_etag_header": true,
+        "remove_accept_encoding_header": true,
+    });
+    compare(
+        &Scenario::new(json!([gzip(config)])),
+        &[
+            ("GET /", "accept-encoding: gzip\nx-length: 49", ""),
+            ("GET /", "accept-encoding: gzip\nx-length: 50", "gzip"),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: content-type: text/html",
+                "",
+            ),
+            (
+                "GET /",
+                "accept-encoding: gzip\nx-set: etag: \"strong\"",
+                "",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn one_of_several_compressors() {
+    let brotli = |config| compressor("br", "brotli.compressor.v3.Brotli", config);
+    let zstd = |config| compressor("zstd", "zstd.compressor.v3.Zstd", config);
+    let only_json = response(json!({"common_config": {"content_type": ["application/json"]}}));
+    let filters = json!([
+        gzip(json!({})),
+        brotli(json!({"choose_first": true})),
+        zstd(only_json)
+    ]);
+    compare(
+        &Scenario::new(filters),
+        &[
+            ("GET /", "accept-encoding: gzip", "gzip"),
+            ("GET /", "accept-encoding: br", "br"),
+            (
+                "GET /",
+                "accept-encoding: zstd\nx-set: content-type: application/json",
+                "zstd",
+            ),
+            (
+                "GET /",
+                "accept-encoding: zstd\nx-set: content-type: text/html",
+                "",
+            ),
+            ("GET /", "accept-encoding: gzip, br", "br"),
+            ("GET /", "accept-encoding: gzip, br;q=0.9", "gzip"),
+            ("GET /", "accept-encoding: gzip, zstd, br", "br"),
+            (
+                "GET /",
+                "accept-encoding: zstd, gzip\nx-set: content-type: application/json",
+                "zstd",
+            ),
+            (
+                "GET /",
+                "accept-encoding: zstd, gzip\nx-set: content-type: text/html",
+                "gzip",
+            ),
+            ("GET /", "accept-encoding: *", "gzip"),
+            ("GET /", "accept-encoding: gzip;q=0, *", "br"),
+            ("GET /", "accept-encoding: br\nx-length: 400000", "br"),
+            ("GET /", "accept-encoding: zstd\nx-length: 400000", "zstd"),
+            ("GET /", "accept-encoding: zstd, gzip", "zstd"),
+        ],
+    );
+}
+
+#[test]
+fn routes_switch_compression_off_and_on() {
+    let of_route =
+        |config: Value| json!({"gzip": typed("compressor.v3.CompressorPerRoute", config)});
+    let overrides =
+        |config: Value| of_route(json!({"overrides": {"response_direction_config": config}}));
+    let direct = json!({
+        "match": {"prefix": "/direct"},
+        "direct_response": {"status": 200, "body": {"inline_string": "of a direct response ".repeat(9)}},
+    });
+    let routes = json!([
+        route_with("/off", of_route(json!({"disabled": true}))),
+        route_with("/on", overrides(json!({}))),
+        route_with(
+            "/kept",
+            overrides(json!({"remove_accept_encoding_header": false}))
+        ),
+        direct,
+        route("/"),
+    ]);
+    let own = |enabled: bool| {
+        gzip(response(json!({
+            "common_config": {"enabled": {"default_value": enabled, "runtime_key": "x"}},
+            "remove_accept_encoding_header": true,
+        })))
+    };
+    compare(
+        &Scenario::with_routes(json!([own(true)]), routes.clone()),
+        &[
+            ("GET /", "accept-encoding: gzip", "gzip"),
+            ("GET /off", "accept-encoding: gzip", ""),
+            ("GET /kept", "accept-encoding: gzip", "gzip"),
+            ("GET /direct", "accept-encoding: gzip", "gzip"),
+            ("HEAD /direct", "accept-encoding: gzip", ""),
+            ("GET /direct", "", ""),
+        ],
+    );
+    compare(
+        &Scenario::with_routes(json!([own(false)]), routes),
+        &[
+            ("GET /", "accept-encoding: gzip", ""),
+            ("GET /on", "accept-encoding: gzip", "gzip"),
+            ("GET /off", "accept-encoding: gzip", ""),
+        ],
+    );
+}
+
+/// An HTTP/1.0 client has the end of the connection for the body's.
+#[test]
+fn a_client_without_chunks_gets_the_whole_body() {
+    let mut scenario = Scenario::new(json!([gzip(json!({}))]));
+    scenario.manager = json!({"http_protocol_options": {"accept_http_10": true}});
+    let upstream = crate::proxy::upstream(scripted);
+    let ours = Side::anyam(&scenario, upstream);
+    let mut tcp = ours.connect();
+    let request =
+        "GET / HTTP/1.0\r\nhost: shop\r\naccept-encoding: gzip\r\nx-length: 50000\r\n\r\n";
+    tcp.write_all(request.as_bytes()).unwrap();
+    let seen = Side::until_closed(tcp);
+    let fields: Vec<&str> = seen.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert!(fields.contains(&"content-encoding"), "{seen:?}");
+    assert_eq!(seen.body.len(), 50_000);
+    assert!(seen.body.starts_with("all of the same text, all"));
+}
