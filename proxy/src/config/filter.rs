@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::compression::{
-    Compression, CompressionLibrary, CompressionOverride, ContentCoding, EtagPolicy,
+    CommonDirection, Compression, CompressionLibrary, CompressionOverride, ContentCoding, EtagPolicy,
     ResponseCompression, ZstdParameters,
 };
 pub use self::name::{FilterName, FilterNames};

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyam_proxy::config::cluster::UpstreamProtocol;
 use anyam_proxy::config::filter::{
-    Compression, CompressionLibrary, EtagPolicy, FilterConfig, ResponseCompression, ZstdParameters,
+    CommonDirection, Compression, CompressionLibrary, EtagPolicy, FilterConfig,
+    ResponseCompression, ZstdParameters,
 };
 use anyam_proxy::metrics::CompressorMetrics;
 use anyam_proxy::metrics::registry::Registry;
@@ -43,17 +44,20 @@ fn compressing(setup: Setup, library: CompressionLibrary) -> (Setup, Arc<Compres
     let compression = Compression {
         library,
         choose_first: false,
+        request: None,
         response: ResponseCompression {
-            enabled: true,
-            min_length: 30,
-            content_types: vec![anyam_proxy::matcher::StringMatch::Prefix {
-                value: "".into(),
-                ignore_case: false,
-            }],
+            common: CommonDirection {
+                enabled: true,
+                min_length: 30,
+                content_types: vec![anyam_proxy::matcher::StringMatch::Prefix {
+                    value: "".into(),
+                    ignore_case: false,
+                }],
+                metrics: metrics.clone(),
+            },
             etag: EtagPolicy::Remove,
             remove_accept_encoding: false,
             uncompressible: Vec::new(),
-            metrics: metrics.clone(),
         },
     };
     let compressor = filter(

@@ -14,22 +14,29 @@ pub struct Compression {
     pub library: CompressionLibrary,
     /// Chosen before others that the client accepts as gladly.
     pub choose_first: bool,
+    /// `None`: requests are not compressed.
+    pub request: Option<CommonDirection>,
     pub response: ResponseCompression,
+}
+
+/// envoy.extensions.filters.http.compressor.v3.Compressor.CommonDirectionConfig.
+pub struct CommonDirection {
+    pub enabled: bool,
+    /// Bytes that a declared length must have.
+    pub min_length: u64,
+    /// Media types without parameters; a body that has none is compressed too.
+    pub content_types: Vec<StringMatch>,
+    pub metrics: Arc<CompressorMetrics>,
 }
 
 /// envoy.extensions.filters.http.compressor.v3.Compressor.ResponseDirectionConfig.
 pub struct ResponseCompression {
-    pub enabled: bool,
-    /// Bytes that a declared length must have.
-    pub min_length: u64,
-    /// Media types without parameters; a response that has none is compressed too.
-    pub content_types: Vec<StringMatch>,
+    pub common: CommonDirection,
     pub etag: EtagPolicy,
     /// The upstream is not to compress by itself.
     pub remove_accept_encoding: bool,
     /// Statuses of responses that are left as they are.
     pub uncompressible: Vec<u16>,
-    pub metrics: Arc<CompressorMetrics>,
 }
 
 /// What becomes of a strong ETag, which stands for the bytes that the app sent (RFC 9110 8.8.1).

@@ -172,6 +172,25 @@ mod tests {
         assert_eq!(choose("gzip", &[]), None);
     }
 
+    proptest::proptest! {
+        /// Whatever a client sends, it gets what is offered and what it does not refuse.
+        #[test]
+        fn only_what_is_offered_and_named_is_chosen(header in "(gzip|br|\\*|identity|[ ,;=q.0-9-]){0,20}") {
+            match choose(&header, &[GZIP, BROTLI]) {
+                EncodingChoice::Named(coding) => assert!(header.contains(coding.name()), "{header}"),
+                EncodingChoice::Wildcard(_) => assert!(header.contains('*'), "{header}"),
+                EncodingChoice::Identity => assert!(header.contains("identity"), "{header}"),
+                EncodingChoice::None => {}
+            }
+            let refusing = format!("{header},gzip;q=0,br;q=0");
+            if header.matches(',').count() < MAX_ENTRIES - 2 {
+                let choice = choose(&refusing, &[GZIP, BROTLI]);
+                let is_coded = matches!(choice, EncodingChoice::Named(_) | EncodingChoice::Wildcard(_));
+                assert!(!is_coded, "{refusing}: {choice:?}");
+            }
+        }
+    }
+
     #[test]
     fn the_list_is_bounded() {
         let mut head = Head::new();

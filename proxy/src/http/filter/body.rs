@@ -1,14 +1,14 @@
-//! A response's body on its way through the filters that change it, or its pace.
+//! A body on its way through the filters that change it, or its pace.
 //!
-//! A filter that wants the body says so when it sees the response's head (`on_response`): it adds a
+//! A filter that wants the body says so when it sees the head of the request or the response: it adds a
 //! [`BodyTransform`] to [`BodyFilters`], and edits the head for what will come out. The length of that
 //! is not known, so the caller frames the body anew: in chunks, until the connection ends for HTTP/1.0,
 //! as DATA over HTTP/2. Trailers follow it. A transform that wants the whole body gives nothing before
 //! its end, within a bound of its own.
 //!
-//! The pump reads from the upstream only when nothing more comes out of what it has read, and takes a
-//! piece only when the client has room for it: a body holds one piece of input, and one step's output.
-//! Such a body is not spliced; where no filter wants it, all of this is one `None`.
+//! The pump reads from one side only when nothing more comes out of what it has read, and takes a piece
+//! only when the other has room for it: a body holds one piece of input, and one step's output. Such a
+//! body is not spliced; where no filter wants it, all of this is one `None`.
 
 use std::task::{Context, Poll};
 
@@ -23,12 +23,12 @@ use crate::http::request::error::Failure;
 #[derive(Default)]
 pub struct BodyFilters {
     stages: Vec<Stage>,
-    /// KiB a second for what goes to the client.
+    /// KiB a second for what comes out.
     pub(super) rate: Option<u64>,
     throttle: Option<Throttle>,
     /// What the stages hold back is wanted too.
     flush: bool,
-    /// The upstream's body is over.
+    /// The body that is put in is over.
     ended: bool,
 }
 
@@ -93,7 +93,11 @@ impl BodyFilters {
         }
     }
 
-    /// The upstream has no more for now: what the stages hold back is to come out. False: they hold
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// There is no more to put in for now: what the stages hold back is to come out. False: they hold
     /// nothing back.
     pub fn flush(&mut self) -> bool {
         let holds_back = |stage: &Stage| stage.transform.holds_back();
@@ -122,17 +126,22 @@ impl BodyFilters {
     ///
     /// # Errors
     /// When a transform failed.
-    pub fn whole(&mut self, body: Bytes) -> Result<Bytes, Failure> {
+    pub fn all(&mut self, body: impl IntoIterator<Item = Bytes>) -> Result<Vec<Bytes>, Failure> {
         if self.stages.is_empty() {
-            return Ok(body);
+            return Ok(body.into_iter().collect());
         }
-        self.push(body);
-        self.end();
         let mut all = Vec::new();
-        while let Pulled::Data(data) = self.pull()? {
-            all.extend_from_slice(&data);
+        for piece in body {
+            self.push(piece);
+            while let Pulled::Data(data) = self.pull()? {
+                all.push(data);
+            }
         }
-        Ok(all.into())
+        self.end();
+        while let Pulled::Data(data) = self.pull()? {
+            all.push(data);
+        }
+        Ok(all)
     }
 
     fn pull(&mut self) -> Result<Pulled, Failure> {

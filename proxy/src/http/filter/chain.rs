@@ -3,7 +3,7 @@
 use super::{StreamFilters, compressor, cors, fault, header_mutation, local_ratelimit, rbac};
 use crate::config::filter::{FilterConfig, HttpFilter};
 use crate::config::route::Route;
-use crate::http::h1::{BodyLength, Framing};
+use crate::http::h1::{BodyLength, Framing, TunnelRequest};
 use crate::http::request::error::Failure;
 use crate::http::request::handle::Exchange;
 use crate::http::request::headers::HeadSide;
@@ -120,7 +120,10 @@ impl Exchange<'_, '_> {
             }
             FilterConfig::Compressor(own) => {
                 let filter = compressor::OnRoute::new(own, of_route);
-                compressor::on_request(filter, place, info, &self.conn.worker.heads);
+                let has_body = framing.tunnel == TunnelRequest::None
+                    && !matches!(framing.body, BodyLength::None | BodyLength::Known(0));
+                let body = has_body.then_some(&mut framing.body);
+                compressor::on_request(filter, place, body, info, &self.conn.worker.heads);
                 Ok(None)
             }
             // Only a route's.

@@ -1,8 +1,8 @@
-//! The compressor: responses in a content coding that the client accepts. Source: Envoy's "Compressor"
-//! filter.
+//! The compressor: responses in a content coding that the client accepts, and requests, where that is
+//! configured, in the one it has. Source: Envoy's "Compressor" filter.
 //!
-//! What it decides about a response it decides by its head ([`on_response`]); a [`Compressor`] then
-//! codes the body.
+//! What it decides about a body it decides by its head ([`on_request`], [`on_response`]); a
+//! [`Compressor`] then codes it.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use super::body::BodyTransform;
 use super::encoder::Encoder;
 use crate::bug;
 use crate::config::filter::{
-    Compression, CompressionOverride, ContentCoding, EtagPolicy, FilterConfig, ResponseCompression,
+    CommonDirection, Compression, CompressionOverride, ContentCoding, EtagPolicy, FilterConfig,
+    ResponseCompression,
 };
 use crate::http::h1::BodyLength;
 use crate::http::request::error::Failure;
@@ -44,7 +45,7 @@ impl<'a> OnRoute<'a> {
     }
 
     fn is_enabled(self) -> bool {
-        self.own.response.enabled || self.of_route.is_some()
+        self.own.response.common.enabled || self.of_route.is_some()
     }
 
     fn removes_accept_encoding(self) -> bool {
@@ -53,8 +54,18 @@ impl<'a> OnRoute<'a> {
     }
 }
 
-/// Notes what the client accepts.
-pub fn on_request(filter: OnRoute<'_>, place: usize, info: &mut StreamInfo, heads: &Heads) {
+/// Compresses the request, if it is to be, and notes what the client accepts. `body`: its length, if
+/// there is one, which becomes unknown.
+pub fn on_request(
+    filter: OnRoute<'_>,
+    place: usize,
+    body: Option<&mut BodyLength>,
+    info: &mut StreamInfo,
+    heads: &Heads,
+) {
+    if let Some(settings) = &filter.own.request {
+        compress_request(filter.own, settings, body, info, heads);
+    }
     let Some(accepted) = AcceptEncoding::of(&info.request) else {
         return;
     };
@@ -64,6 +75,36 @@ pub fn on_request(filter: OnRoute<'_>, place: usize, info: &mut StreamInfo, head
         info.keep_authorised_head(heads);
         info.request.remove(HeaderId::AcceptEncoding);
     }
+}
+
+fn compress_request(
+    own: &Compression,
+    settings: &CommonDirection,
+    body: Option<&mut BodyLength>,
+    info: &mut StreamInfo,
+    heads: &Heads,
+) {
+    let head = &info.request;
+    let compressor = body.filter(|body| {
+        settings.enabled
+            && is_long_enough(settings, declared(head, **body))
+            && is_allowed(settings, media_type(head))
+            && !head.has(HeaderId::ContentEncoding)
+    });
+    let compressor = compressor.and_then(|body| Some((body, Compressor::new(own, settings)?)));
+    let Some((body, compressor)) = compressor else {
+        settings.metrics.not_compressed.inc();
+        return;
+    };
+    settings.metrics.compressed.inc();
+    info.keep_authorised_head(heads);
+    info.request.remove(HeaderId::ContentLength);
+    let coding = own.library.coding().name();
+    info.request
+        .set(HeaderId::ContentEncoding, coding.as_bytes());
+    *body = BodyLength::Unknown;
+    let filters = info.filters.request_body.get_or_insert_default();
+    filters.add(BodyTransform::Compress(compressor));
 }
 
 /// Compresses the response, if it is to be. `chain`: all compressors of the request's chain; `body`:
@@ -76,21 +117,21 @@ pub fn on_response<'a>(
     info: &mut StreamInfo,
 ) {
     let settings = &filter.own.response;
-    let metrics = &settings.metrics;
+    let metrics = &settings.common.metrics;
     let media_type = media_type(&info.response);
     let is_candidate =
-        filter.is_enabled() && is_long_enough(settings, declared(&info.response, body));
+        filter.is_enabled() && is_long_enough(&settings.common, declared(&info.response, body));
     let is_compressible = is_candidate && is_compressible(settings, media_type, info);
     let has_body = !matches!(body, BodyLength::None | BodyLength::Known(0));
     let is_chosen = has_body && is_candidate && {
         let offers = offers(chain, media_type);
         is_accepted(filter.own, info.filters.state(place), &offers)
     };
-    let encoder = match is_chosen && is_compressible {
-        true => Encoder::new(&filter.own.library).map_err(failed).ok(),
+    let compressor = match is_chosen && is_compressible {
+        true => Compressor::new(filter.own, &settings.common),
         false => None,
     };
-    let Some(encoder) = encoder else {
+    let Some(compressor) = compressor else {
         metrics.not_compressed.inc();
         if is_compressible {
             vary(&mut info.response);
@@ -104,12 +145,8 @@ pub fn on_response<'a>(
     let coding = filter.own.library.coding();
     head.set(HeaderId::ContentEncoding, coding.name().as_bytes());
     vary(head);
-    let filters = info.filters.body.get_or_insert_default();
-    filters.add(BodyTransform::Compress(Compressor {
-        encoder,
-        unflushed: false,
-        metrics: metrics.clone(),
-    }));
+    let filters = info.filters.response_body.get_or_insert_default();
+    filters.add(BodyTransform::Compress(compressor));
 }
 
 /// The codings that the chain offers for a media type.
@@ -121,7 +158,7 @@ fn offers<'a>(
     for one in chain {
         let coding = one.library.coding();
         let is_new = offers.iter().all(|offer| offer.coding != coding);
-        if is_new && is_allowed(&one.response, media_type) {
+        if is_new && is_allowed(&one.response.common, media_type) {
             offers.push(Offer {
                 coding,
                 first: one.choose_first,
@@ -133,7 +170,7 @@ fn offers<'a>(
 
 /// Whether the client accepts this compressor's coding, and prefers it.
 fn is_accepted(own: &Compression, state: Option<&FilterState>, offers: &[Offer]) -> bool {
-    let metrics = &own.response.metrics;
+    let metrics = &own.response.common.metrics;
     let Some(FilterState::Compressor(accepted)) = state else {
         metrics.no_accept_header.inc();
         return false;
@@ -163,14 +200,14 @@ fn is_accepted(own: &Compression, state: Option<&FilterState>, offers: &[Offer])
     }
 }
 
-/// The response's media type, without parameters.
+/// A body's media type, without parameters.
 fn media_type(head: &Head) -> Option<&[u8]> {
     let value = head.get(HeaderId::ContentType)?;
     let end = memchr::memchr(b';', value).unwrap_or(value.len());
     value.get(..end).map(<[u8]>::trim_ascii)
 }
 
-/// The length that the response declares, also where no body follows.
+/// The length that a message declares, also where no body follows.
 fn declared(head: &Head, body: BodyLength) -> Option<u64> {
     match body {
         BodyLength::Known(length) => Some(length),
@@ -181,7 +218,7 @@ fn declared(head: &Head, body: BodyLength) -> Option<u64> {
     }
 }
 
-fn is_long_enough(settings: &ResponseCompression, declared: Option<u64>) -> bool {
+fn is_long_enough(settings: &CommonDirection, declared: Option<u64>) -> bool {
     let is_short = declared.is_some_and(|length| length < settings.min_length);
     if is_short {
         settings.metrics.content_length_too_small.inc();
@@ -189,7 +226,7 @@ fn is_long_enough(settings: &ResponseCompression, declared: Option<u64>) -> bool
     !is_short
 }
 
-fn is_allowed(settings: &ResponseCompression, media_type: Option<&[u8]>) -> bool {
+fn is_allowed(settings: &CommonDirection, media_type: Option<&[u8]>) -> bool {
     media_type.is_none_or(|media_type| {
         let mut types = settings.content_types.iter();
         types.any(|allowed| allowed.matches(media_type))
@@ -205,13 +242,13 @@ fn is_compressible(
     let head = &info.response;
     if info.upgraded
         || settings.uncompressible.contains(&head.status())
-        || !is_allowed(settings, media_type)
+        || !is_allowed(&settings.common, media_type)
         || has_token(head, HeaderId::CacheControl, b"no-transform")
     {
         return false;
     }
     if settings.etag == EtagPolicy::Keep && head.has(HeaderId::Etag) {
-        settings.metrics.not_compressed_etag.inc();
+        settings.common.metrics.not_compressed_etag.inc();
         return false;
     }
     !head.has(HeaderId::ContentEncoding)
@@ -259,6 +296,15 @@ pub struct Compressor {
 }
 
 impl Compressor {
+    /// `None`: there is no memory for it.
+    fn new(own: &Compression, direction: &CommonDirection) -> Option<Self> {
+        Some(Self {
+            encoder: Encoder::new(&own.library).map_err(failed).ok()?,
+            unflushed: false,
+            metrics: direction.metrics.clone(),
+        })
+    }
+
     pub(super) fn step(&mut self, input: &mut Bytes) -> Result<Bytes, Failure> {
         let piece = input.split_to(input.len().min(STEP));
         self.metrics

@@ -143,7 +143,7 @@ impl Injector<'_> {
             && percent.draw()
             && self.begin(info)
         {
-            info.filters.body.get_or_insert_default().rate = Some(kib);
+            info.filters.response_body.get_or_insert_default().rate = Some(kib);
         }
     }
 

@@ -4,7 +4,7 @@
 //! - `chain`: runs the filters over a request and its response; `wait`: what a filter may wait for
 //! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `header_mutation`, `compressor` with
 //!   `accept_encoding` and `encoder`: a file per filter
-//! - `body`: a response's body through the filters that change it; `throttle`: at the rate that one sets
+//! - `body`: a body through the filters that change it; `throttle`: at the rate that one sets
 //!
 //! Filters are an enum and are called directly: a chain costs what its filters do, and only a filter
 //! that really waits has a future of its own. What a filter keeps for one stream stands in
@@ -44,8 +44,10 @@ pub struct StreamFilters {
     states: Vec<(usize, FilterState)>,
     /// Dynamic metadata, read by RBAC rules, logs and other filters.
     metadata: Option<Box<Metadata>>,
-    /// What the response's body passes through; `None`: it passes as it is.
-    pub body: Option<Box<BodyFilters>>,
+    /// What the request's body passes through; `None`: it passes as it is.
+    pub request_body: Option<Box<BodyFilters>>,
+    /// The same for the response's.
+    pub response_body: Option<Box<BodyFilters>>,
 }
 
 /// State that a filter keeps for a stream.
@@ -78,8 +80,9 @@ impl StreamFilters {
     }
 
     /// Whether the response's body is changed, and so has an unknown length.
-    pub fn changes_body(&self) -> bool {
-        self.body.as_ref().is_some_and(|body| body.changes_body())
+    pub fn changes_response(&self) -> bool {
+        let body = self.response_body.as_deref();
+        body.is_some_and(BodyFilters::changes_body)
     }
 }
 

@@ -94,19 +94,44 @@ impl<'a> Exchange<'a, '_> {
                 .map(Err)
         })
         .await?;
-        let length = gathered.bytes as u64;
-        if !has_trailers {
-            framing.body = BodyLength::Known(length);
-            let mut buffer = itoa::Buffer::new();
-            let digits = buffer.format(length);
-            let head = &mut self.info.request;
-            head.set(HeaderId::ContentLength, digits.as_bytes());
-        }
         self.body = Some(Box::new(Received {
             pieces: gathered.finish(),
             trailers: has_trailers.then_some(trailers),
         }));
+        self.declare_received(framing);
         Ok(())
+    }
+
+    /// Passes a body that was waited for through the filters that change it.
+    ///
+    /// # Errors
+    /// When one of them failed.
+    pub(in crate::http) fn change_received(
+        &mut self,
+        framing: &mut Framing,
+    ) -> Result<(), Failure> {
+        let Some(body) = &mut self.body else {
+            return Ok(());
+        };
+        let Some(mut filters) = self.info.filters.request_body.take() else {
+            return Ok(());
+        };
+        body.pieces = filters.all(std::mem::take(&mut body.pieces))?;
+        self.declare_received(framing);
+        Ok(())
+    }
+
+    /// Declares the length of a body that was waited for; where trailers follow, it goes in chunks.
+    fn declare_received(&mut self, framing: &mut Framing) {
+        let Some(body) = self.body.as_ref().filter(|body| body.trailers.is_none()) else {
+            return;
+        };
+        let length: u64 = body.pieces.iter().map(|piece| piece.len() as u64).sum();
+        framing.body = BodyLength::Known(length);
+        let mut buffer = itoa::Buffer::new();
+        let digits = buffer.format(length);
+        let head = &mut self.info.request;
+        head.set(HeaderId::ContentLength, digits.as_bytes());
     }
 
     /// The deadlines of a request that is not forwarded yet.

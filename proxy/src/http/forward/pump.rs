@@ -16,6 +16,7 @@ use super::mirror::Feed;
 use super::splice::{BodySplice, Reading, SpliceStep, Writing};
 use super::upstream::UpstreamIo;
 use crate::dispatcher::pipe::Pipes;
+use crate::http::filter::{BodyFilters, Pulled};
 use crate::http::h1::{BodyEvent, BodyLength};
 use crate::http::request::error::Failure;
 use crate::message::head::Head;
@@ -38,7 +39,10 @@ pub struct RequestPump {
     /// The upstream has not taken all that is queued.
     blocked: bool,
     splice: BodySplice,
+    /// What the body passes through; else it passes as it is.
+    filters: Option<Box<BodyFilters>>,
     trailers: Head,
+    has_trailers: bool,
     /// Mirrors and buffers that receive a copy of the body.
     feeds: Vec<Feed>,
     /// Body bytes received.
@@ -76,7 +80,9 @@ impl RequestPump {
             is_write_closed: false,
             blocked: false,
             splice: BodySplice::default(),
+            filters: None,
             trailers: Head::new(),
+            has_trailers: false,
             feeds: Vec::new(),
             bytes: 0,
             moved: false,
@@ -94,6 +100,11 @@ impl RequestPump {
         } else {
             self.feeds.push(feed);
         }
+    }
+
+    /// The body passes through `filters`; only before anything moved.
+    pub fn pass_through(&mut self, filters: Option<Box<BodyFilters>>) {
+        self.filters = filters;
     }
 
     /// A tunnel's bytes: never ended before they begin.
@@ -169,7 +180,8 @@ impl RequestPump {
 
     /// The whole request was received.
     pub fn is_received(&self) -> bool {
-        self.source != Source::Open
+        let filters = self.filters.as_deref();
+        self.source != Source::Open || filters.is_some_and(BodyFilters::is_ended)
     }
 
     /// The whole request was handed to the upstream.
@@ -234,9 +246,23 @@ impl RequestPump {
             if ready!(self.poll_splice(cx, down, up, pipes))? {
                 continue;
             }
+            if let Some(filters) = &mut self.filters {
+                match ready!(filters.poll(cx))? {
+                    Pulled::Data(data) => {
+                        self.give(data, up)?;
+                        continue;
+                    }
+                    Pulled::End => {
+                        self.end();
+                        continue;
+                    }
+                    Pulled::Nothing => {}
+                }
+            }
             match down.poll_body(cx, &mut self.trailers) {
                 Poll::Ready(Ok(event)) => self.take(event, up)?,
                 Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                Poll::Pending if self.filters.as_deref_mut().is_some_and(BodyFilters::flush) => {}
                 Poll::Pending => {
                     let flushed = up.poll_flush(cx);
                     self.blocked = flushed.is_pending();
@@ -262,8 +288,8 @@ impl RequestPump {
         else {
             return Poll::Ready(Ok(false));
         };
-        // Bytes in a pipe cannot be copied to mirrors.
-        if !self.feeds.is_empty() {
+        // Bytes in a pipe cannot be copied to mirrors, nor changed.
+        if !self.feeds.is_empty() || self.filters.is_some() {
             return Poll::Ready(Ok(false));
         }
         let source = Reading {
@@ -295,15 +321,35 @@ impl RequestPump {
         match event {
             BodyEvent::Data(data) => {
                 self.bytes = self.bytes.saturating_add(data.len() as u64);
-                self.remember(&data);
-                self.feeds.iter().for_each(|feed| feed.data(&data));
-                return up.data(data);
+                match &mut self.filters {
+                    Some(filters) => filters.push(data),
+                    None => return self.give(data, up),
+                }
             }
-            BodyEvent::Trailers => self.source = Source::EndedWithTrailers,
-            BodyEvent::End | BodyEvent::More => self.source = Source::Ended,
+            event => {
+                self.has_trailers = event == BodyEvent::Trailers;
+                match &mut self.filters {
+                    Some(filters) => filters.end(),
+                    None => self.end(),
+                }
+            }
         }
-        self.feeds.drain(..).for_each(|feed| feed.end());
         Ok(())
+    }
+
+    fn give(&mut self, data: Bytes, up: &mut UpstreamIo) -> Result<(), Failure> {
+        self.remember(&data);
+        self.feeds.iter().for_each(|feed| feed.data(&data));
+        up.data(data)
+    }
+
+    /// All of the body was given.
+    fn end(&mut self) {
+        self.source = match self.has_trailers {
+            true => Source::EndedWithTrailers,
+            false => Source::Ended,
+        };
+        self.feeds.drain(..).for_each(|feed| feed.end());
     }
 
     fn remember(&mut self, data: &Bytes) {

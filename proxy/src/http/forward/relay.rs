@@ -38,11 +38,11 @@ impl Attempts<'_, '_> {
     /// # Errors
     /// When a side fails, or a deadline passes.
     pub async fn relay(&mut self, answer: &mut UpstreamResponse) -> Result<(), Failure> {
-        let mut response = ResponsePump::default();
-        response.filters = self.info.filters.body.take();
-        if let Some(filters) = &mut response.filters {
+        let mut filters = self.info.filters.response_body.take();
+        if let Some(filters) = &mut filters {
             filters.begin(&self.conn.worker.timers);
         }
+        let mut response = ResponsePump::new(filters);
         let tunnel = answer.framing.tunnel;
         if tunnel {
             self.down.open_tunnel();

@@ -215,6 +215,7 @@ impl Exchange<'_, '_> {
             Action::Forward(forward) => {
                 let manager = &self.info.manager;
                 upgrade::check(&mut self.info.request, &mut framing, forward, manager)?;
+                self.change_received(&mut framing)?;
                 self.forward(&route, forward, framing).await
             }
         }
@@ -288,12 +289,13 @@ impl Exchange<'_, '_> {
         let idle = forward.idle_timeout;
         let idle = idle.unwrap_or(self.info.manager.stream_idle_timeout);
         let deadlines = Deadlines::of_stream(self.timer, &self.info, idle);
-        let received = self.body.take();
+        let (received, filters) = (self.body.take(), self.info.filters.request_body.take());
         let (conn, info, down) = (self.conn, &mut self.info, &mut *self.down);
         let plan = ForwardPlan::new(info, framing, forward, cluster.clone());
         let mut attempts = Attempts::new(conn, info, down, plan, deadlines);
-        if let Some(body) = received {
-            attempts.upload.pump = RequestPump::received(*body);
+        match received {
+            Some(body) => attempts.upload.pump = RequestPump::received(*body),
+            None => attempts.upload.pump.pass_through(filters),
         }
         attempts.mirror(&routes.clusters);
         let (mut answer, permit) = attempts.run().await?;
@@ -323,8 +325,8 @@ impl Exchange<'_, '_> {
         let length = response::length(&self.info, &body);
         filter::on_response(&mut self.info, length);
         response::finish_response(&mut self.info, &self.conn.worker.date);
-        if let Some(mut filters) = self.info.filters.body.take() {
-            body = filters.whole(body)?;
+        if let Some(mut filters) = self.info.filters.response_body.take() {
+            body = filters.all([body])?.concat().into();
         }
         self.started = true;
         let length = response::length(&self.info, &body);

@@ -97,7 +97,7 @@ pub fn finish_upstream(
     };
     filter::on_response(info, body);
     finish_response(info, date);
-    match info.filters.changes_body() {
+    match info.filters.changes_response() {
         true => BodyLength::Unknown,
         false => body,
     }

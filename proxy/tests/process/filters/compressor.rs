@@ -1,11 +1,12 @@
 //! The compressor. Bodies are compared as they were before they were coded.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
-use super::side::Side;
+use super::side::{Seen, Side, decoded};
+use super::upstream::chunked;
 use super::{Scenario, filter, route, route_with, typed};
 
 const LIBRARY: &str = "type.googleapis.com/envoy.extensions.compression";
@@ -28,7 +29,8 @@ fn response(config: Value) -> Value {
 }
 
 /// Answers as each request says: `x-status`, `x-set` (a field, any number of them), `x-length` of the
-/// body, `x-chunked`. `x-got` is what the request accepts.
+/// body, `x-chunked`. `x-got` is what the request accepts. A body of the request comes back as it was
+/// before it was coded, with the coding in `x-coding`.
 fn scripted(tcp: TcpStream) {
     let mut writer = tcp.try_clone().unwrap();
     let mut reader = BufReader::new(tcp);
@@ -59,6 +61,25 @@ fn scripted(tcp: TcpStream) {
         let is_bodiless = lines[0].starts_with("HEAD") || matches!(&*status, "204" | "304");
         let accepted = value("accept-encoding").unwrap_or_default();
         let mut answer = format!("HTTP/1.1 {status} Told\r\nx-got: {accepted}\r\n");
+        let sent = match (value("content-length"), value("transfer-encoding")) {
+            (_, Some(_)) => chunked(&mut reader).unwrap(),
+            (Some(length), None) => {
+                let mut sent = vec![0; length.parse().unwrap()];
+                reader.read_exact(&mut sent).unwrap();
+                sent
+            }
+            (None, None) => Vec::new(),
+        };
+        let (body, length) = match sent.is_empty() {
+            true => (body, length),
+            false => {
+                let coding = value("content-encoding").unwrap_or_default();
+                answer.push_str(&format!("x-coding: {coding}\r\n"));
+                let body = String::from_utf8(decoded(&coding, &sent)).unwrap();
+                let length = body.len();
+                (body, length)
+            }
+        };
         for line in lines.iter().filter_map(|line| line.strip_prefix("x-set: ")) {
             answer.push_str(&format!("{line}\r\n"));
         }
@@ -77,27 +98,32 @@ fn scripted(tcp: TcpStream) {
     }
 }
 
-/// Sends each request to both, and compares what comes of it. `rows`: method and path, fields, and the
-/// coding of the answer, empty if it has none.
-fn compare(scenario: &Scenario, rows: &[(&str, &str, &str)]) {
+/// Sends each request to both, and compares what comes of it. `rows`: method and path, fields separated
+/// by `&`, and the coding of the answer, if it has one.
+fn compare(scenario: &Scenario, rows: &str) {
     let upstream = crate::proxy::upstream(scripted);
     let ours = Side::anyam(scenario, upstream);
     let stock = Side::envoy(scenario, upstream);
-    for (target, fields, coding) in rows {
-        let fields: String = fields
-            .lines()
-            .map(|line| format!("{}\r\n", line.trim()))
-            .collect();
-        let request = format!("{target} HTTP/1.1\r\nhost: shop\r\n{fields}\r\n");
+    for row in rows.lines().filter(|row| !row.trim().is_empty()) {
+        let mut cells = row.split('|').map(str::trim);
+        let (target, fields, coding) = (cells.next(), cells.next(), cells.next());
+        let fields = fields.unwrap().split('&').map(str::trim);
+        let fields: Vec<&str> = fields.filter(|field| !field.is_empty()).collect();
+        let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+        let request = format!("{} HTTP/1.1\r\nhost: shop\r\n{fields}\r\n", target.unwrap());
         let (ours, stock) = (ours.ask(&request), stock.ask(&request));
         assert_eq!(ours, stock, "Anyam | Envoy, for\n{request}");
-        let coded = ours
-            .headers
-            .iter()
-            .find(|(name, _)| name == "content-encoding");
-        let coded = coded.map_or("", |(_, value)| value);
-        assert_eq!(coded, *coding, "for\n{request}{ours:#?}");
+        assert_eq!(
+            value(&ours, "content-encoding"),
+            coding.unwrap(),
+            "for\n{request}"
+        );
     }
+}
+
+fn value<'a>(seen: &'a Seen, name: &str) -> &'a str {
+    let found = seen.headers.iter().find(|(known, _)| known == name);
+    found.map_or("", |(_, value)| value)
 }
 
 #[test]
@@ -105,121 +131,48 @@ fn what_the_client_accepts_and_the_response_is() {
     let scenario = Scenario::new(json!([gzip(json!({}))]));
     compare(
         &scenario,
-        &[
-            ("GET /", "", ""),
-            ("GET /", "accept-encoding: gzip", "gzip"),
-            ("GET /", "accept-encoding: br, gzip;q=0.1", "gzip"),
-            (
-                "GET /",
-                "accept-encoding: br\naccept-encoding: gzip",
-                "gzip",
-            ),
-            ("GET /", "accept-encoding: *", "gzip"),
-            ("GET /", "accept-encoding: br", ""),
-            ("GET /", "accept-encoding: gzip;q=0", ""),
-            ("GET /", "accept-encoding: gzip;q=0, *", ""),
-            ("GET /", "accept-encoding: identity", ""),
-            ("GET /", "accept-encoding: gzip;q=0.5, identity;q=0.7", ""),
-            ("GET /", "accept-encoding: gzip;q=x", ""),
-            ("GET /", "accept-encoding: ", ""),
-            // Lengths.
-            ("GET /", "accept-encoding: gzip\nx-length: 29", ""),
-            ("GET /", "accept-encoding: gzip\nx-length: 30", "gzip"),
-            ("GET /", "accept-encoding: gzip\nx-length: 0", ""),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-length: 5\nx-chunked: 1",
-                "gzip",
-            ),
-            ("GET /", "accept-encoding: gzip\nx-length: 300000", "gzip"),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-length: 300000\nx-chunked: 1",
-                "gzip",
-            ),
-            // Types.
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: content-type: text/html; charset=utf-8",
-                "gzip",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: content-type: TEXT/html",
-                "gzip",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: content-type: application/json",
-                "gzip",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: content-type: application/grpc",
-                "",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: content-type: image/png",
-                "",
-            ),
-            // What forbids it.
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: cache-control: no-transform",
-                "",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: cache-control: max-age=1, No-Transform",
-                "",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: cache-control: max-age=1",
-                "gzip",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip, br\nx-set: content-encoding: x-own",
-                "x-own",
-            ),
-            // What is edited.
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: etag: \"strong\"",
-                "gzip",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: etag: W/\"weak\"",
-                "gzip",
-            ),
-            ("GET /", "x-set: etag: \"strong\"", ""),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: vary: origin",
-                "gzip",
-            ),
-            ("GET /", "accept-encoding: br\nx-set: vary: origin", ""),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: vary: origin, Accept-Encoding",
-                "gzip",
-            ),
-            // Statuses and methods.
-            ("GET /", "accept-encoding: gzip\nx-status: 404", "gzip"),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-status: 206\nx-set: content-range: bytes 0-999/2000",
-                "gzip",
-            ),
-            ("GET /", "accept-encoding: gzip\nx-status: 204", ""),
-            ("GET /", "accept-encoding: gzip\nx-status: 304", ""),
-            ("HEAD /", "accept-encoding: gzip", ""),
-            ("HEAD /", "accept-encoding: gzip\nx-length: 5", ""),
-            ("HEAD /", "accept-encoding: gzip\nx-chunked: 1", ""),
-        ],
+        r#"
+            GET / |  |
+            GET / | accept-encoding: gzip | gzip
+            GET / | accept-encoding: br, gzip;q=0.1 | gzip
+            GET / | accept-encoding: br & accept-encoding: gzip | gzip
+            GET / | accept-encoding: * | gzip
+            GET / | accept-encoding: br |
+            GET / | accept-encoding: gzip;q=0 |
+            GET / | accept-encoding: gzip;q=0, * |
+            GET / | accept-encoding: identity |
+            GET / | accept-encoding: gzip;q=0.5, identity;q=0.7 |
+            GET / | accept-encoding: gzip;q=x |
+            GET / | accept-encoding:  |
+            GET / | accept-encoding: gzip & x-length: 29 |
+            GET / | accept-encoding: gzip & x-length: 30 | gzip
+            GET / | accept-encoding: gzip & x-length: 0 |
+            GET / | accept-encoding: gzip & x-length: 5 & x-chunked: 1 | gzip
+            GET / | accept-encoding: gzip & x-length: 300000 | gzip
+            GET / | accept-encoding: gzip & x-length: 300000 & x-chunked: 1 | gzip
+            GET / | accept-encoding: gzip & x-set: content-type: text/html; charset=utf-8 | gzip
+            GET / | accept-encoding: gzip & x-set: content-type: TEXT/html | gzip
+            GET / | accept-encoding: gzip & x-set: content-type: application/json | gzip
+            GET / | accept-encoding: gzip & x-set: content-type: application/grpc |
+            GET / | accept-encoding: gzip & x-set: content-type: image/png |
+            GET / | accept-encoding: gzip & x-set: cache-control: no-transform |
+            GET / | accept-encoding: gzip & x-set: cache-control: max-age=1, No-Transform |
+            GET / | accept-encoding: gzip & x-set: cache-control: max-age=1 | gzip
+            GET / | accept-encoding: gzip, br & x-set: content-encoding: x-own | x-own
+            GET / | accept-encoding: gzip & x-set: etag: "strong" | gzip
+            GET / | accept-encoding: gzip & x-set: etag: W/"weak" | gzip
+            GET / | x-set: etag: "strong" |
+            GET / | accept-encoding: gzip & x-set: vary: origin | gzip
+            GET / | accept-encoding: br & x-set: vary: origin |
+            GET / | accept-encoding: gzip & x-set: vary: origin, Accept-Encoding | gzip
+            GET / | accept-encoding: gzip & x-status: 404 | gzip
+            GET / | accept-encoding: gzip & x-status: 206 & x-set: content-range: bytes 0-999/2000 | gzip
+            GET / | accept-encoding: gzip & x-status: 204 |
+            GET / | accept-encoding: gzip & x-status: 304 |
+            HEAD / | accept-encoding: gzip |
+            HEAD / | accept-encoding: gzip & x-length: 5 |
+            HEAD / | accept-encoding: gzip & x-chunked: 1 |
+        "#,
     );
 }
 
@@ -236,33 +189,17 @@ fn what_is_configured() {
     }));
     compare(
         &Scenario::new(json!([gzip(config)])),
-        &[
-            ("GET /", "accept-encoding: gzip", "gzip"),
-            ("GET /", "accept-encoding: gzip\nx-length: 99", ""),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: content-type: text/plain",
-                "gzip",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: content-type: application/own",
-                "gzip",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: content-type: text/html",
-                "",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: etag: W/\"weak\"",
-                "",
-            ),
-            ("GET /", "accept-encoding: gzip\nx-status: 206", ""),
-            ("GET /", "accept-encoding: gzip\nx-status: 404", ""),
-            ("GET /", "accept-encoding: gzip\nx-status: 500", "gzip"),
-        ],
+        r#"
+            GET / | accept-encoding: gzip | gzip
+            GET / | accept-encoding: gzip & x-length: 99 |
+            GET / | accept-encoding: gzip & x-set: content-type: text/plain | gzip
+            GET / | accept-encoding: gzip & x-set: content-type: application/own | gzip
+            GET / | accept-encoding: gzip & x-set: content-type: text/html |
+            GET / | accept-encoding: gzip & x-set: etag: W/"weak" |
+            GET / | accept-encoding: gzip & x-status: 206 |
+            GET / | accept-encoding: gzip & x-status: 404 |
+            GET / | accept-encoding: gzip & x-status: 500 | gzip
+        "#,
     );
     let config = response(json!({
         "common_config": {"content_type_matcher": [{"prefix": "text/"}]},
@@ -271,28 +208,12 @@ fn what_is_configured() {
     }));
     compare(
         &Scenario::new(json!([gzip(config)])),
-        &[
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: content-type: text/own",
-                "gzip",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: content-type: application/json",
-                "",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: etag: \"strong\"",
-                "gzip",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: etag: W/\"weak\"",
-                "gzip",
-            ),
-        ],
+        r#"
+            GET / | accept-encoding: gzip & x-set: content-type: text/own | gzip
+            GET / | accept-encoding: gzip & x-set: content-type: application/json |
+            GET / | accept-encoding: gzip & x-set: etag: "strong" | gzip
+            GET / | accept-encoding: gzip & x-set: etag: W/"weak" | gzip
+        "#,
     );
     // The fields of old configurations.
     let config = json!({
@@ -303,20 +224,12 @@ fn what_is_configured() {
     });
     compare(
         &Scenario::new(json!([gzip(config)])),
-        &[
-            ("GET /", "accept-encoding: gzip\nx-length: 49", ""),
-            ("GET /", "accept-encoding: gzip\nx-length: 50", "gzip"),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: content-type: text/html",
-                "",
-            ),
-            (
-                "GET /",
-                "accept-encoding: gzip\nx-set: etag: \"strong\"",
-                "",
-            ),
-        ],
+        r#"
+            GET / | accept-encoding: gzip & x-length: 49 |
+            GET / | accept-encoding: gzip & x-length: 50 | gzip
+            GET / | accept-encoding: gzip & x-set: content-type: text/html |
+            GET / | accept-encoding: gzip & x-set: etag: "strong" |
+        "#,
     );
 }
 
@@ -332,38 +245,22 @@ fn one_of_several_compressors() {
     ]);
     compare(
         &Scenario::new(filters),
-        &[
-            ("GET /", "accept-encoding: gzip", "gzip"),
-            ("GET /", "accept-encoding: br", "br"),
-            (
-                "GET /",
-                "accept-encoding: zstd\nx-set: content-type: application/json",
-                "zstd",
-            ),
-            (
-                "GET /",
-                "accept-encoding: zstd\nx-set: content-type: text/html",
-                "",
-            ),
-            ("GET /", "accept-encoding: gzip, br", "br"),
-            ("GET /", "accept-encoding: gzip, br;q=0.9", "gzip"),
-            ("GET /", "accept-encoding: gzip, zstd, br", "br"),
-            (
-                "GET /",
-                "accept-encoding: zstd, gzip\nx-set: content-type: application/json",
-                "zstd",
-            ),
-            (
-                "GET /",
-                "accept-encoding: zstd, gzip\nx-set: content-type: text/html",
-                "gzip",
-            ),
-            ("GET /", "accept-encoding: *", "gzip"),
-            ("GET /", "accept-encoding: gzip;q=0, *", "br"),
-            ("GET /", "accept-encoding: br\nx-length: 400000", "br"),
-            ("GET /", "accept-encoding: zstd\nx-length: 400000", "zstd"),
-            ("GET /", "accept-encoding: zstd, gzip", "zstd"),
-        ],
+        r#"
+            GET / | accept-encoding: gzip | gzip
+            GET / | accept-encoding: br | br
+            GET / | accept-encoding: zstd & x-set: content-type: application/json | zstd
+            GET / | accept-encoding: zstd & x-set: content-type: text/html |
+            GET / | accept-encoding: gzip, br | br
+            GET / | accept-encoding: gzip, br;q=0.9 | gzip
+            GET / | accept-encoding: gzip, zstd, br | br
+            GET / | accept-encoding: zstd, gzip & x-set: content-type: application/json | zstd
+            GET / | accept-encoding: zstd, gzip & x-set: content-type: text/html | gzip
+            GET / | accept-encoding: * | gzip
+            GET / | accept-encoding: gzip;q=0, * | br
+            GET / | accept-encoding: br & x-length: 400000 | br
+            GET / | accept-encoding: zstd & x-length: 400000 | zstd
+            GET / | accept-encoding: zstd, gzip | zstd
+        "#,
     );
 }
 
@@ -395,23 +292,76 @@ fn routes_switch_compression_off_and_on() {
     };
     compare(
         &Scenario::with_routes(json!([own(true)]), routes.clone()),
-        &[
-            ("GET /", "accept-encoding: gzip", "gzip"),
-            ("GET /off", "accept-encoding: gzip", ""),
-            ("GET /kept", "accept-encoding: gzip", "gzip"),
-            ("GET /direct", "accept-encoding: gzip", "gzip"),
-            ("HEAD /direct", "accept-encoding: gzip", ""),
-            ("GET /direct", "", ""),
-        ],
+        r#"
+            GET / | accept-encoding: gzip | gzip
+            GET /off | accept-encoding: gzip |
+            GET /kept | accept-encoding: gzip | gzip
+            GET /direct | accept-encoding: gzip | gzip
+            HEAD /direct | accept-encoding: gzip |
+            GET /direct |  |
+        "#,
     );
     compare(
         &Scenario::with_routes(json!([own(false)]), routes),
-        &[
-            ("GET /", "accept-encoding: gzip", ""),
-            ("GET /on", "accept-encoding: gzip", "gzip"),
-            ("GET /off", "accept-encoding: gzip", ""),
-        ],
+        r#"
+            GET / | accept-encoding: gzip |
+            GET /on | accept-encoding: gzip | gzip
+            GET /off | accept-encoding: gzip |
+        "#,
     );
+}
+
+#[test]
+fn requests_are_compressed_where_that_is_configured() {
+    let config = json!({
+        "request_direction_config": {"common_config": {"min_content_length": 50}},
+        "response_direction_config": {"common_config": {
+            "enabled": {"default_value": false, "runtime_key": "x"},
+        }},
+    });
+    let buffer = || {
+        filter(
+            "buffer",
+            "buffer.v3.Buffer",
+            json!({"max_request_bytes": 200_000}),
+        )
+    };
+    for filters in [
+        json!([gzip(config.clone())]),
+        json!([buffer(), gzip(config.clone())]),
+        json!([gzip(config), buffer()]),
+    ] {
+        let upstream = crate::proxy::upstream(scripted);
+        let scenario = Scenario::new(filters);
+        let ours = Side::anyam(&scenario, upstream);
+        let stock = Side::envoy(&scenario, upstream);
+        let long = "of a long body, ".repeat(10_000);
+        let sized = |fields: &str, body: &str| {
+            let length = body.len();
+            format!(
+                "POST / HTTP/1.1\r\nhost: shop\r\n{fields}content-length: {length}\r\n\r\n{body}"
+            )
+        };
+        let chunks = format!(
+            "POST / HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n5\r\nshort\r\n{:x}\r\n{long}\r\n0\r\n\r\n",
+            long.len()
+        );
+        for (request, coding) in [
+            (sized("", &long), "gzip"),
+            (sized("", &long[..50]), "gzip"),
+            (sized("", &long[..49]), ""),
+            (sized("content-type: image/png\r\n", &long), ""),
+            (sized("content-type: text/plain\r\n", &long), "gzip"),
+            (sized("content-encoding: x-own\r\n", &long), "x-own"),
+            (chunks, "gzip"),
+            (super::get("/", ""), "none"),
+        ] {
+            let (ours, stock) = (ours.ask(&request), stock.ask(&request));
+            assert_eq!(ours, stock, "Anyam | Envoy");
+            let seen = ours.headers.iter().find(|(name, _)| name == "x-coding");
+            assert_eq!(seen.map_or("none", |(_, value)| value), coding);
+        }
+    }
 }
 
 /// An HTTP/1.0 client has the end of the connection for the body's.

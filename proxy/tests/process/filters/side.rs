@@ -140,7 +140,7 @@ impl Side {
 }
 
 /// What a body was before it was coded; itself when it is in no known coding.
-fn decoded(coding: &str, body: &[u8]) -> Vec<u8> {
+pub fn decoded(coding: &str, body: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     match coding {
         "gzip" => {

@@ -21,8 +21,8 @@ use crate::config::compile::support::{
 };
 use crate::config::compile::values::extension;
 use crate::config::filter::{
-    Compression, CompressionLibrary, CompressionOverride, EtagPolicy, FilterConfig, FilterOverride,
-    ResponseCompression, ZstdParameters,
+    CommonDirection, Compression, CompressionLibrary, CompressionOverride, EtagPolicy,
+    FilterConfig, FilterOverride, ResponseCompression, ZstdParameters,
 };
 use crate::matcher::StringMatch;
 
@@ -70,7 +70,6 @@ pub fn filter(
         response_direction_config,
         choose_first,
     } = m;
-    unsupported!(at, request_direction_config);
     let m = required!(at, compressor_library);
     let library = library(at.field("compressor_library"), m)?;
     let stats = format!("{}.{}", m.name, stat_prefix(&library));
@@ -94,9 +93,23 @@ pub fn filter(
             response(at, &m, &stats, scope)?
         }
     };
+    let request = match request_direction_config {
+        Some(m) => {
+            let pb::compressor::RequestDirectionConfig { common_config } = m;
+            let at = at.field("request_direction_config");
+            Some(common(
+                at,
+                common_config,
+                &format!("{stats}.request"),
+                scope,
+            )?)
+        }
+        None => None,
+    };
     Ok(FilterConfig::Compressor(Arc::new(Compression {
         library,
         choose_first: *choose_first,
+        request,
         response,
     })))
 }
@@ -116,25 +129,12 @@ fn response(
         status_header_enabled,
     } = m;
     unsupported!(at, status_header_enabled);
-    let common = common_config.clone().unwrap_or_default();
-    let at_common = at.field("common_config");
-    let pb::compressor::CommonDirectionConfig {
-        enabled,
-        min_content_length,
-        content_type,
-        content_type_matcher,
-    } = &common;
     let status = |at: At<'_>, code: &u32| match u16::try_from(*code) {
         Ok(code @ 200..=599) => Ok(code),
         _ => at.fail("is not between 200 and 599"),
     };
     Ok(ResponseCompression {
-        enabled: enabled.as_ref().is_none_or(is_enabled),
-        min_length: match u32_or(min_content_length, MIN_LENGTH) {
-            0 => MIN_LENGTH.into(),
-            length => length.into(),
-        },
-        content_types: content_types(at_common, content_type, content_type_matcher)?,
+        common: common(at, common_config, stats, scope)?,
         etag: match (weaken_etag_on_compress, disable_on_etag_header) {
             (true, _) => EtagPolicy::Weaken,
             (false, true) => EtagPolicy::Keep,
@@ -147,6 +147,31 @@ fn response(
             uncompressible_response_codes,
             status,
         )?,
+    })
+}
+
+/// `stats`: how Envoy roots the direction's statistics.
+fn common(
+    at: At<'_>,
+    m: &Option<pb::compressor::CommonDirectionConfig>,
+    stats: &str,
+    scope: FilterScope<'_>,
+) -> Result<CommonDirection, CompileError> {
+    let m = m.clone().unwrap_or_default();
+    let at = at.field("common_config");
+    let pb::compressor::CommonDirectionConfig {
+        enabled,
+        min_content_length,
+        content_type,
+        content_type_matcher,
+    } = &m;
+    Ok(CommonDirection {
+        enabled: enabled.as_ref().is_none_or(is_enabled),
+        min_length: match u32_or(min_content_length, MIN_LENGTH) {
+            0 => MIN_LENGTH.into(),
+            length => length.into(),
+        },
+        content_types: content_types(at, content_type, content_type_matcher)?,
         metrics: Arc::new(scope.compressors.handles(stats)),
     })
 }

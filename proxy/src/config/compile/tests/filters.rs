@@ -129,8 +129,8 @@ fn what_a_compressor_cannot_do_is_refused_by_path() {
     };
     assert_eq!(path("compressor.v3.Compressor", ""), "compressor_library");
     assert_eq!(
-        compressor("request_direction_config: {}"),
-        "request_direction_config"
+        compressor("request_direction_config: { common_config: { content_type_matcher: [{}] } }"),
+        "request_direction_config.common_config.content_type_matcher[0].match_pattern"
     );
     assert_eq!(
         compressor("response_direction_config: { status_header_enabled: true }"),

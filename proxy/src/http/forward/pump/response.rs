@@ -18,7 +18,7 @@ use crate::message::head::Head;
 pub struct ResponsePump {
     ended: bool,
     /// What the body passes through; else it passes as it is.
-    pub filters: Option<Box<BodyFilters>>,
+    filters: Option<Box<BodyFilters>>,
     splice: BodySplice,
     pub trailers: Head,
     pub has_trailers: bool,
@@ -29,6 +29,14 @@ pub struct ResponsePump {
 }
 
 impl ResponsePump {
+    /// A body that passes through `filters`; `None`: as it is.
+    pub fn new(filters: Option<Box<BodyFilters>>) -> Self {
+        Self {
+            filters,
+            ..Self::default()
+        }
+    }
+
     /// Whether bytes lie in a pipe because the client does not take them.
     pub fn is_stalled(&self) -> bool {
         self.splice.is_holding()
@@ -72,7 +80,7 @@ impl ResponsePump {
                     let _ = down.poll_flush(cx);
                     return Poll::Ready(Err(failure));
                 }
-                Poll::Pending if self.filters.as_mut().is_some_and(|filters| filters.flush()) => {}
+                Poll::Pending if self.filters.as_deref_mut().is_some_and(BodyFilters::flush) => {}
                 Poll::Pending => return flush(cx, down),
             }
         }
