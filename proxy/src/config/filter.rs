@@ -2,9 +2,10 @@
 //! filters.
 //!
 //! - `name`: by which routes override filters; `rate_limit`: the local rate limit and the actions that describe requests to it
-//! - `compression`: the compressor
+//! - `compression`: the compressor; `decompression`: the decompressor
 
 mod compression;
+mod decompression;
 mod name;
 mod rate_limit;
 
@@ -15,9 +16,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::compression::{
-    CommonDirection, Compression, CompressionLibrary, CompressionOverride, ContentCoding, EtagPolicy,
-    ResponseCompression, ZstdParameters,
+    CommonDirection, Compression, CompressionLibrary, CompressionOverride, ContentCoding,
+    EtagPolicy, ResponseCompression, ZstdParameters,
 };
+pub use self::decompression::{Decompression, DecompressionDirection, DecompressionLibrary};
 pub use self::name::{FilterName, FilterNames};
 pub use self::rate_limit::{
     Buckets, Descriptor, DescriptorMatch, LocalRateLimit, RateLimit, RateLimitAction,
@@ -49,6 +51,7 @@ pub enum FilterConfig {
     /// Bytes of a request's body that are waited for at most (`max_request_bytes`).
     Buffer(usize),
     Compressor(Arc<Compression>),
+    Decompressor(Arc<Decompression>),
     /// Of routes only.
     CompressorOfRoute(CompressionOverride),
 }
@@ -60,7 +63,8 @@ impl FilterConfig {
             Self::LocalRateLimit(_)
             | Self::Cors(_)
             | Self::HeaderMutation(_)
-            | Self::Compressor(_) => true,
+            | Self::Compressor(_)
+            | Self::Decompressor(_) => true,
             Self::Rbac(_) | Self::Fault(_) | Self::Buffer(_) | Self::CompressorOfRoute(_) => false,
         }
     }

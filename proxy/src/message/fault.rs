@@ -83,6 +83,8 @@ faults! {
     ChunkExtensionTooLarge = (400, "http1.chunk_extension_too_large", "A chunk's extensions are larger than the limit."),
     TrailersTooLarge = (431, "http1.trailers_too_large", "The trailers are larger than the limit."),
     TooManyTrailers = (431, "http1.too_many_trailers", "There are more trailers than the limit."),
+    InvalidCoding = (400, "invalid_content_coding", "The body is not in the content coding that its head names."),
+    CodingRatio = (413, "content_coding_ratio", "The body decodes to more than may come of its length."),
     Truncated = (400, "http1.truncated", "The connection ended in the middle of a message."),
     TooManyInterim = (400, "http1.too_many_interim_responses", "The server sent too many interim responses."),
     UnsolicitedResponse = (400, "http1.unsolicited_response", "The server sent bytes that no request asked for."),

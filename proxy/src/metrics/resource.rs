@@ -248,6 +248,22 @@ resource_metrics! {
     typed {}
 }
 
+resource_metrics! {
+    /// Counters of one direction of a decompressor, labelled as Envoy's statistics are rooted.
+    DecompressorMetrics, DecompressorFamilies, "decompressor";
+    counters {
+        decompressed = "anyam_decompressor_decompressed_total", "Bodies decompressed.";
+        not_decompressed = "anyam_decompressor_not_decompressed_total",
+            "Bodies left as they were.";
+        total_uncompressed_bytes = "anyam_decompressor_uncompressed_bytes_total",
+            "Bytes of bodies after they were decompressed.";
+        total_compressed_bytes = "anyam_decompressor_compressed_bytes_total",
+            "Bytes of bodies before they were decompressed.";
+    }
+    gauges {}
+    typed {}
+}
+
 /// Counts an open connection of a listener.
 pub struct OpenConnection(Arc<ListenerMetrics>);
 

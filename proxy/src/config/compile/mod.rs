@@ -70,7 +70,8 @@ use crate::connection_limit::ConnectionLimit;
 use crate::log_sink::Sinks;
 use crate::metrics::registry::{Registry, RegistryError};
 use crate::metrics::resource::{
-    ClusterFamilies, ClusterMetrics, CompressorFamilies, ListenerFamilies, ListenerMetrics,
+    ClusterFamilies, ClusterMetrics, CompressorFamilies, DecompressorFamilies, ListenerFamilies,
+    ListenerMetrics,
 };
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
@@ -86,6 +87,7 @@ pub struct Compiler {
     listener_metrics: ListenerFamilies,
     cluster_metrics: ClusterFamilies,
     compressor_metrics: CompressorFamilies,
+    decompressor_metrics: DecompressorFamilies,
     ids: AtomicU64,
     pub counts: Counts,
     filter_names: FilterNames,
@@ -182,6 +184,7 @@ impl Compiler {
             listener_metrics: ListenerFamilies::new(registry)?,
             cluster_metrics: ClusterFamilies::new(registry)?,
             compressor_metrics: CompressorFamilies::new(registry)?,
+            decompressor_metrics: DecompressorFamilies::new(registry)?,
             ids: AtomicU64::new(1),
             counts: Counts::new(registry)?,
             filter_names: FilterNames::default(),
@@ -311,6 +314,7 @@ impl Compiler {
             names: &self.filter_names,
             counts: &self.counts,
             compressors: &self.compressor_metrics,
+            decompressors: &self.decompressor_metrics,
         }
     }
 

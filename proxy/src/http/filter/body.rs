@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::compressor::Compressor;
+use super::decompressor::Decompressor;
 use super::throttle::Throttle;
 use crate::dispatcher::timer::Timers;
 use crate::http::request::error::Failure;
@@ -35,6 +36,7 @@ pub struct BodyFilters {
 /// What a filter does with a body.
 pub enum BodyTransform {
     Compress(Compressor),
+    Decompress(Decompressor),
 }
 
 /// What comes out.
@@ -122,24 +124,32 @@ impl BodyFilters {
         }
     }
 
-    /// What a whole body becomes.
+    /// What a whole body becomes, at most `most` bytes.
     ///
     /// # Errors
-    /// When a transform failed.
-    pub fn all(&mut self, body: impl IntoIterator<Item = Bytes>) -> Result<Vec<Bytes>, Failure> {
+    /// When a transform failed, or more came out.
+    pub fn all(
+        &mut self,
+        body: impl IntoIterator<Item = Bytes>,
+        most: usize,
+    ) -> Result<Vec<Bytes>, Failure> {
         if self.stages.is_empty() {
             return Ok(body.into_iter().collect());
         }
-        let mut all = Vec::new();
-        for piece in body {
-            self.push(piece);
+        let (mut all, mut bytes) = (Vec::new(), 0usize);
+        // The last one is the end.
+        for piece in body.into_iter().map(Some).chain([None]) {
+            match piece {
+                Some(piece) => self.push(piece),
+                None => self.end(),
+            }
             while let Pulled::Data(data) = self.pull()? {
+                bytes = bytes.saturating_add(data.len());
+                if bytes > most {
+                    return Err(Failure::TooLarge);
+                }
                 all.push(data);
             }
-        }
-        self.end();
-        while let Pulled::Data(data) = self.pull()? {
-            all.push(data);
         }
         Ok(all)
     }
@@ -189,7 +199,7 @@ impl Stage {
             if self.finished {
                 return Ok(Pulled::End);
             }
-            let output = if !self.input.is_empty() {
+            let output = if !self.input.is_empty() || self.transform.has_more() {
                 self.transform.step(&mut self.input)?
             } else if self.ended {
                 self.finished = true;
@@ -205,10 +215,19 @@ impl Stage {
 }
 
 impl BodyTransform {
-    /// Takes some of `input`, which is not empty, and gives what comes of it, if anything does yet.
+    /// Takes some of `input`, and gives what comes of it, if anything does yet.
     fn step(&mut self, input: &mut Bytes) -> Result<Bytes, Failure> {
         match self {
             Self::Compress(compressor) => compressor.step(input),
+            Self::Decompress(decompressor) => decompressor.step(input),
+        }
+    }
+
+    /// Whether more may come without further input.
+    fn has_more(&self) -> bool {
+        match self {
+            Self::Compress(_) => false,
+            Self::Decompress(decompressor) => decompressor.has_more(),
         }
     }
 
@@ -216,12 +235,14 @@ impl BodyTransform {
     fn holds_back(&self) -> bool {
         match self {
             Self::Compress(compressor) => compressor.holds_back(),
+            Self::Decompress(_) => false,
         }
     }
 
     fn flush(&mut self) -> Result<Bytes, Failure> {
         match self {
             Self::Compress(compressor) => compressor.flush(),
+            Self::Decompress(_) => Ok(Bytes::new()),
         }
     }
 
@@ -229,6 +250,7 @@ impl BodyTransform {
     fn finish(&mut self) -> Result<Bytes, Failure> {
         match self {
             Self::Compress(compressor) => compressor.finish(),
+            Self::Decompress(decompressor) => decompressor.finish(),
         }
     }
 }

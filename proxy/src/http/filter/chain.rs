@@ -1,6 +1,8 @@
 //! Runs the filters over a request, and in reverse order over its response.
 
-use super::{StreamFilters, compressor, cors, fault, header_mutation, local_ratelimit, rbac};
+use super::{
+    StreamFilters, compressor, cors, decompressor, fault, header_mutation, local_ratelimit, rbac,
+};
 use crate::config::filter::{FilterConfig, HttpFilter};
 use crate::config::route::Route;
 use crate::http::h1::{BodyLength, Framing, TunnelRequest};
@@ -120,16 +122,26 @@ impl Exchange<'_, '_> {
             }
             FilterConfig::Compressor(own) => {
                 let filter = compressor::OnRoute::new(own, of_route);
-                let has_body = framing.tunnel == TunnelRequest::None
-                    && !matches!(framing.body, BodyLength::None | BodyLength::Known(0));
-                let body = has_body.then_some(&mut framing.body);
+                let body = body_length(framing);
                 compressor::on_request(filter, place, body, info, &self.conn.worker.heads);
+                Ok(None)
+            }
+            FilterConfig::Decompressor(own) => {
+                let body = body_length(framing);
+                decompressor::on_request(own, body, info, &self.conn.worker.heads);
                 Ok(None)
             }
             // Only a route's.
             FilterConfig::CompressorOfRoute(_) => Ok(None),
         }
     }
+}
+
+/// The length of the request's body, if it has one that filters may change.
+fn body_length(framing: &mut Framing) -> Option<&mut BodyLength> {
+    let has_body = framing.tunnel == TunnelRequest::None
+        && !matches!(framing.body, BodyLength::None | BodyLength::Known(0));
+    has_body.then_some(&mut framing.body)
 }
 
 /// Runs the filters, in reverse order, over the response's head in `info`. A filter that changes the
@@ -161,6 +173,7 @@ pub fn on_response(info: &mut StreamInfo, body: BodyLength) {
                 let filter = compressor::OnRoute::new(own, of_route);
                 compressor::on_response(filter, all, place, body, info);
             }
+            FilterConfig::Decompressor(own) => decompressor::on_response(own, body, info),
             FilterConfig::Rbac(_)
             | FilterConfig::Fault(_)
             | FilterConfig::Buffer(_)

@@ -255,7 +255,7 @@ fn is_compressible(
 }
 
 /// Whether a list has this token, in any case.
-fn has_token(head: &Head, id: HeaderId, token: &[u8]) -> bool {
+pub(super) fn has_token(head: &Head, id: HeaderId, token: &[u8]) -> bool {
     let mut values = head.get_all(id);
     values.any(|value| {
         let mut tokens = value.split(|byte| *byte == b',');

@@ -3,7 +3,7 @@
 //!
 //! - `chain`: runs the filters over a request and its response; `wait`: what a filter may wait for
 //! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `header_mutation`, `compressor` with
-//!   `accept_encoding` and `encoder`: a file per filter
+//!   `accept_encoding` and `encoder`, `decompressor` with `decoder`: a file per filter
 //! - `body`: a body through the filters that change it; `throttle`: at the rate that one sets
 //!
 //! Filters are an enum and are called directly: a chain costs what its filters do, and only a filter
@@ -15,6 +15,8 @@ mod body;
 mod chain;
 mod compressor;
 mod cors;
+mod decoder;
+mod decompressor;
 mod descriptor;
 mod encoder;
 mod fault;

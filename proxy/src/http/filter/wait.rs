@@ -116,7 +116,16 @@ impl<'a> Exchange<'a, '_> {
         let Some(mut filters) = self.info.filters.request_body.take() else {
             return Ok(());
         };
-        body.pieces = filters.all(std::mem::take(&mut body.pieces))?;
+        let pieces = std::mem::take(&mut body.pieces);
+        let received: usize = pieces.iter().map(Bytes::len).sum();
+        // What is decoded may be many times as long as what was waited for.
+        let buffer = self
+            .conn
+            .downstream
+            .listener
+            .def
+            .per_connection_buffer_limit;
+        body.pieces = filters.all(pieces, buffer.max(received.saturating_mul(2)))?;
         self.declare_received(framing);
         Ok(())
     }

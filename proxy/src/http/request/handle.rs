@@ -326,7 +326,7 @@ impl Exchange<'_, '_> {
         filter::on_response(&mut self.info, length);
         response::finish_response(&mut self.info, &self.conn.worker.date);
         if let Some(mut filters) = self.info.filters.response_body.take() {
-            body = filters.all([body])?.concat().into();
+            body = filters.all([body], usize::MAX)?.concat().into();
         }
         self.started = true;
         let length = response::length(&self.info, &body);

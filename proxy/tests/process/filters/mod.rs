@@ -1,13 +1,15 @@
 //! HTTP filters beside a stock Envoy: the same bootstrap, the same requests, the same answers,
 //! the same requests upstream, the same access log.
 //!
-//! - `side`: one of the two proxies; `upstream`: what stands behind both
+//! - `side`: one of the two proxies; `upstream`, `coded`: what stands behind both
 //! - the rest: a table of scenarios per filter
 
 mod buffer;
 mod chain;
+mod coded;
 mod compressor;
 mod cors;
+mod decompressor;
 mod fault;
 mod header_mutation;
 mod local_ratelimit;

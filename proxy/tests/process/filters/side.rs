@@ -101,9 +101,14 @@ impl Side {
 
     /// Sends a request on a connection of its own; its answer.
     pub fn ask(&self, request: &str) -> Seen {
+        self.ask_bytes(request.as_bytes())
+    }
+
+    /// The same, of a request that is no text.
+    pub fn ask_bytes(&self, request: &[u8]) -> Seen {
         let mut tcp = self.connect();
-        tcp.write_all(request.as_bytes()).unwrap();
-        let end = match request.starts_with("HEAD") {
+        tcp.write_all(request).unwrap();
+        let end = match request.starts_with(b"HEAD") {
             true => End::Head,
             false => End::Framed,
         };

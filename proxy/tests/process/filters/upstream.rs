@@ -74,18 +74,24 @@ fn request(reader: &mut impl BufRead) -> Option<String> {
     Some(format!("{start}\n{}\n\n{body}", lines.join("\n")))
 }
 
-/// A body in chunks, without trailers.
+/// A body in chunks. Trailers are read over.
 pub fn chunked(reader: &mut impl BufRead) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let mut size = String::new();
         reader.read_line(&mut size).ok()?;
         let size = usize::from_str_radix(size.trim_end(), 16).ok()?;
-        let mut chunk = vec![0; size + 2];
-        reader.read_exact(&mut chunk).ok()?;
         if size == 0 {
+            // Trailers.
+            let mut line = String::from("more");
+            while !line.trim_end().is_empty() {
+                line.clear();
+                reader.read_line(&mut line).ok()?;
+            }
             return Some(body);
         }
+        let mut chunk = vec![0; size + 2];
+        reader.read_exact(&mut chunk).ok()?;
         body.extend_from_slice(&chunk[..size]);
     }
 }

@@ -176,7 +176,7 @@ fn common(
     })
 }
 
-fn is_enabled(m: &core::RuntimeFeatureFlag) -> bool {
+pub(super) fn is_enabled(m: &core::RuntimeFeatureFlag) -> bool {
     let core::RuntimeFeatureFlag {
         default_value,
         runtime_key,
@@ -254,14 +254,14 @@ fn stat_prefix(library: &CompressionLibrary) -> &'static str {
 }
 
 /// A number within a range; absent: `default`.
-fn within(
+pub(super) fn within<T: TryFrom<u32>>(
     at: At<'_>,
     value: &Option<UInt32Value>,
     range: std::ops::RangeInclusive<u32>,
     default: u32,
-) -> Result<i32, CompileError> {
+) -> Result<T, CompileError> {
     let value = u32_or(value, default);
-    match i32::try_from(value) {
+    match T::try_from(value) {
         Ok(number) if range.contains(&value) => Ok(number),
         _ => at.fail(format_args!(
             "is not between {} and {}",
@@ -269,6 +269,11 @@ fn within(
             range.end()
         )),
     }
+}
+
+/// Refuses what Envoy refuses.
+pub(super) fn check_chunk_size(at: At<'_>, size: &Option<UInt32Value>) -> Result<(), CompileError> {
+    within::<u32>(at.field("chunk_size"), size, 4096..=65536, 4096).map(drop)
 }
 
 fn gzip(at: At<'_>, m: &gzip_pb::Gzip) -> Result<CompressionLibrary, CompileError> {
@@ -280,7 +285,7 @@ fn gzip(at: At<'_>, m: &gzip_pb::Gzip) -> Result<CompressionLibrary, CompileErro
         window_bits,
         chunk_size,
     } = m;
-    within(at.field("chunk_size"), chunk_size, 4096..=65536, 4096)?;
+    check_chunk_size(at, chunk_size)?;
     ignored!("output buffers grow with what comes out", chunk_size);
     let level = match *compression_level {
         0 => 6,
@@ -292,10 +297,10 @@ fn gzip(at: At<'_>, m: &gzip_pb::Gzip) -> Result<CompressionLibrary, CompileErro
         }
     };
     // Beyond 15 zlib takes it as the wish for gzip's header.
-    let window_bits = within(at.field("window_bits"), window_bits, 9..=15, 12)?.saturating_add(16);
+    let window_bits: i32 = within(at.field("window_bits"), window_bits, 9..=15, 12)?;
     let strategy = at.field("compression_strategy");
     Ok(CompressionLibrary::Gzip(DeflateConfig {
-        window_bits,
+        window_bits: window_bits.saturating_add(16),
         mem_level: within(at.field("memory_level"), memory_level, 1..=9, 5)?,
         strategy: match known(strategy, *compression_strategy)? {
             Strategy::DefaultStrategy => zlib_rs::Strategy::Default,
@@ -318,7 +323,7 @@ fn brotli(at: At<'_>, m: &brotli_pb::Brotli) -> Result<CompressionLibrary, Compi
         chunk_size,
         disable_literal_context_modeling,
     } = m;
-    within(at.field("chunk_size"), chunk_size, 4096..=65536, 4096)?;
+    check_chunk_size(at, chunk_size)?;
     ignored!("output buffers grow with what comes out", chunk_size);
     let params = BrotliEncoderParams {
         quality: within(at.field("quality"), quality, 0..=11, 3)?,
@@ -349,7 +354,7 @@ fn zstd(at: At<'_>, m: &zstd_pb::Zstd) -> Result<CompressionLibrary, CompileErro
         chunk_size,
     } = m;
     unsupported!(at, dictionary);
-    within(at.field("chunk_size"), chunk_size, 4096..=65536, 4096)?;
+    check_chunk_size(at, chunk_size)?;
     ignored!("output buffers grow with what comes out", chunk_size);
     let at_level = at.field("compression_level");
     Ok(CompressionLibrary::Zstd(ZstdParameters {

@@ -1,11 +1,12 @@
 //! HTTP filters: their own configuration and their routes'.
 //!
-//! - `buffer`, `compressor`, `cors`, `fault`, `header_mutation`, `local_ratelimit` with `rate_limit` (how routes
+//! - `buffer`, `compressor`, `cors`, `decompressor`, `fault`, `header_mutation`, `local_ratelimit` with `rate_limit` (how routes
 //!   describe requests); RBAC is [`super::policy`]
 
 mod buffer;
 mod compressor;
 mod cors;
+mod decompressor;
 mod fault;
 mod header_mutation;
 mod local_ratelimit;
@@ -17,7 +18,7 @@ use super::policy;
 use super::support::{At, CompileError, decode, known, type_name};
 use crate::config::compile::Counts;
 use crate::config::filter::{FilterConfig, FilterNames, FilterOverride, Percent};
-use crate::metrics::resource::CompressorFamilies;
+use crate::metrics::resource::{CompressorFamilies, DecompressorFamilies};
 
 /// What the filters of all chains and routes share while they compile.
 #[derive(Clone, Copy)]
@@ -25,6 +26,7 @@ pub struct FilterScope<'a> {
     pub names: &'a FilterNames,
     pub counts: &'a Counts,
     pub compressors: &'a CompressorFamilies,
+    pub decompressors: &'a DecompressorFamilies,
 }
 
 /// A filter's configuration; `None`: of a type that is not known.
@@ -48,6 +50,9 @@ pub fn config(
         "envoy.extensions.filters.http.buffer.v3.Buffer" => buffer::filter(at, &decode(at, any)?)?,
         "envoy.extensions.filters.http.compressor.v3.Compressor" => {
             compressor::filter(at, &decode(at, any)?, scope)?
+        }
+        "envoy.extensions.filters.http.decompressor.v3.Decompressor" => {
+            decompressor::filter(at, &decode(at, any)?, scope)?
         }
         _ => return Ok(None),
     }))

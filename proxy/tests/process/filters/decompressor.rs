@@ -1,0 +1,160 @@
+//! The decompressor.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::coded::{coded, compare, scripted, value};
+use super::side::Side;
+use super::{Scenario, filter};
+
+const LIBRARY: &str = "type.googleapis.com/envoy.extensions.compression";
+
+fn decompressor(kind: &str, mut config: Value) -> Value {
+    config["decompressor_library"] = json!({
+        "name": "library",
+        "typed_config": {"@type": format!("{LIBRARY}.{kind}")},
+    });
+    filter("decompressor", "decompressor.v3.Decompressor", config)
+}
+
+fn gzip(config: Value) -> Value {
+    decompressor("gzip.decompressor.v3.Gzip", config)
+}
+
+#[test]
+fn responses_are_decoded_and_upstreams_are_told() {
+    compare(
+        &Scenario::new(json!([gzip(json!({}))])),
+        r#"
+            GET / |  |
+            GET / | x-code: gzip |
+            GET / | x-code: gzip & x-chunked: 1 |
+            GET / | x-code: gzip & x-length: 20000 |
+            GET / | x-code: br | br
+            GET / | x-code: gzip & x-set: cache-control: no-transform | gzip
+            GET / | x-code: gzip & x-set: etag: "strong" |
+            GET / | x-code: gzip & x-status: 404 |
+            HEAD / | x-code: gzip | gzip
+            GET / | accept-encoding: gzip |
+            GET / | accept-encoding: br |
+            GET / | accept-encoding: gzip, br;q=0.5 |
+            GET / | accept-encoding: br , gzip;q=0.5,identity |
+        "#,
+    );
+    let common = |config: Value| json!({"common_config": config});
+    let off = json!({"enabled": {"default_value": false, "runtime_key": "x"}});
+    let config = json!({"response_direction_config": common(off)});
+    compare(
+        &Scenario::new(json!([gzip(config)])),
+        r#"
+            GET / | accept-encoding: br & x-code: gzip | gzip
+        "#,
+    );
+    let config = json!({
+        "request_direction_config": {"advertise_accept_encoding": false},
+        "response_direction_config": common(json!({"ignore_no_transform_header": true})),
+    });
+    compare(
+        &Scenario::new(json!([gzip(config)])),
+        r#"
+            GET / | accept-encoding: br & x-code: gzip |
+            GET / | x-code: gzip & x-set: cache-control: no-transform |
+        "#,
+    );
+    for (kind, coding) in [
+        ("brotli.decompressor.v3.Brotli", "br"),
+        ("zstd.decompressor.v3.Zstd", "zstd"),
+    ] {
+        let rows = format!(
+            "GET / | x-code: {coding} |
+             GET / | x-code: {coding} & x-length: 20000 |
+             GET / | x-code: gzip | gzip"
+        );
+        compare(
+            &Scenario::new(json!([decompressor(kind, json!({}))])),
+            &rows,
+        );
+    }
+}
+
+/// A request's body in a coding; `fields`: lines that end in CRLF.
+fn post(coding: &str, fields: &str, plain: &[u8]) -> Vec<u8> {
+    let body = coded(coding, plain);
+    let length = body.len();
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: shop\r\ncontent-encoding: {coding}\r\n{fields}content-length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), &body].concat()
+}
+
+#[test]
+fn requests_are_decoded() {
+    let buffer = || {
+        filter(
+            "buffer",
+            "buffer.v3.Buffer",
+            json!({"max_request_bytes": 100_000}),
+        )
+    };
+    for filters in [json!([gzip(json!({}))]), json!([buffer(), gzip(json!({}))])] {
+        let upstream = crate::proxy::upstream(scripted);
+        let scenario = Scenario::new(filters);
+        let ours = Side::anyam(&scenario, upstream);
+        let stock = Side::envoy(&scenario, upstream);
+        let plain = "of a body, ".repeat(1000);
+        for (request, seen) in [
+            (post("gzip", "", plain.as_bytes()), ""),
+            (post("br", "", plain.as_bytes()), "br"),
+            (
+                post("gzip", "cache-control: no-transform\r\n", plain.as_bytes()),
+                "gzip",
+            ),
+        ] {
+            let (ours, stock) = (ours.ask_bytes(&request), stock.ask_bytes(&request));
+            assert_eq!(ours, stock, "Anyam | Envoy");
+            assert_eq!(value(&ours, "x-coding"), seen);
+            assert_eq!(ours.body, plain);
+        }
+    }
+}
+
+/// What cannot be decoded, or decodes to too much, is the sender's error and reaches no one as if it
+/// were whole.
+#[test]
+fn wrong_bodies_and_bombs_are_refused() {
+    let upstream = crate::proxy::upstream(scripted);
+    let ours = Side::anyam(&Scenario::new(json!([gzip(json!({}))])), upstream);
+    let bomb = vec![0; 64 << 20];
+    let whole = coded("gzip", b"some text that is cut short");
+    let cut = &whole[..whole.len() - 4];
+    let raw = |body: &[u8]| {
+        let length = body.len();
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: shop\r\ncontent-encoding: gzip\r\ncontent-length: {length}\r\n\r\n"
+        );
+        [head.as_bytes(), body].concat()
+    };
+    for (request, status) in [
+        (post("gzip", "", &bomb), 413),
+        (raw(b"this is no gzip"), 400),
+        (raw(cut), 400),
+        (post("gzip", "", b"in order"), 200),
+    ] {
+        assert_eq!(ours.ask_bytes(&request).status, status);
+    }
+    // A response has begun when it turns out to be one.
+    let mut tcp = ours.connect();
+    let length = 16 << 20;
+    let request =
+        format!("GET / HTTP/1.1\r\nhost: shop\r\nx-code: gzip\r\nx-length: {length}\r\n\r\n");
+    tcp.write_all(request.as_bytes()).unwrap();
+    let mut seen = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut tcp, &mut seen);
+    assert!(seen.starts_with(b"HTTP/1.1 200 "));
+    assert!(
+        seen.len() < length && !seen.ends_with(b"0\r\n\r\n"),
+        "{}",
+        seen.len()
+    );
+}
