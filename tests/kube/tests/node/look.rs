@@ -221,7 +221,7 @@ async fn a_new_user_looks_into_the_mesh() {
 }
 
 /// Through its port-forward, after the login that it was opened with.
-fn the_dashboard_answers(user: &User, of: &[&'static str]) {
+fn the_dashboard_answers(user: &User, of: &[&str]) {
     let dashboard = Dashboard::open(user, of);
     let page = dashboard.ask("GET", "/", "");
     assert!(
