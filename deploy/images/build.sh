@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make images`: target/images/proxy.tar and control.tar, OCI archives made without Docker.
-#   build.sh [--arch amd64,arm64] [--binaries FOLDER] [--registry NAME] [--out FOLDER]
+#   build.sh [--arch amd64,arm64] [--binaries FOLDER] [--registry NAME] [--tag TAG] [--out FOLDER]
 # Without --binaries the programs are built, optimised, for each architecture. With it, FOLDER has
 # those of this machine's architecture, and FOLDER/ARCH (or target/TRIPLE/release) those of others.
 set -euo pipefail
@@ -12,13 +12,14 @@ case "$(uname -m)" in
   aarch64) native=arm64 ;;
   *) fail "images are made on x86_64 and aarch64, not on $(uname -m)" ;;
 esac
-archs=$native binaries='' registry=docker.io out=target/images
+archs=$native binaries='' registry=docker.io tag=() out=target/images
 while [ $# -gt 0 ]; do
   [ $# -ge 2 ] || fail "$1 needs a value"
   case "$1" in
     --arch) archs=${2//,/ } ;;
     --binaries) binaries=$2 ;;
     --registry) registry=$2 ;;
+    --tag) tag=(--tag "$2") ;;
     --out) out=$2 ;;
     *) fail "unknown option $1" ;;
   esac
@@ -66,5 +67,5 @@ done
 for image in proxy control; do
   options=()
   for arch in $archs; do options+=(--binary "$arch=${from[$arch]}/anyam-$image"); done
-  python3 deploy/images/images.py archive "$image" "$out/$image.tar" --registry "$registry" "${options[@]}"
+  python3 deploy/images/images.py archive "$image" "$out/$image.tar" --registry "$registry" "${tag[@]}" "${options[@]}"
 done

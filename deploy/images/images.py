@@ -291,7 +291,8 @@ def manifest(image, arch, binary, blobs):
     return blobs.add_json(value, value["mediaType"], platform=platform)
 
 
-def archive(image, out, binaries, name):
+def archive(image, out, binaries, registry, tag):
+    name = f"{registry.rstrip('/')}/anyam/{image}:{tag}"
     blobs = Blobs()
     manifests = [manifest(image, arch, binaries[arch], blobs) for arch in sorted(binaries)]
     index = {
@@ -303,7 +304,7 @@ def archive(image, out, binaries, name):
     top = blobs.add_json(index, index["mediaType"], annotations={
         # The name under which containerd and kind import it, and the tag for others.
         "io.containerd.image.name": name,
-        "org.opencontainers.image.ref.name": version(),
+        "org.opencontainers.image.ref.name": tag,
     })
     members = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
                "index.json": encoded({"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json",
@@ -351,14 +352,16 @@ def main():
     parser.add_argument("out", type=Path)
     parser.add_argument("--binary", type=binary, action="append", required=True, metavar="ARCH=FILE")
     parser.add_argument("--registry", default="docker.io", help="what the image's name begins with (default: docker.io)")
+    parser.add_argument("--tag", default=version(), help="what it ends with (default: the workspace's version)")
     arguments = parser.parse_args()
     binaries = dict(arguments.binary)
     if len(binaries) != len(arguments.binary):
         fail("--binary: the same architecture twice")
     if arguments.what == "rootfs":
         return rootfs(arguments.image, arguments.out, binaries)
-    name = f"{arguments.registry.rstrip('/')}/anyam/{arguments.image}:{version()}"
-    archive(arguments.image, arguments.out, binaries, name)
+    if not re.fullmatch(r"\w[\w.-]{0,127}", arguments.tag, re.ASCII):
+        fail(f"--tag {arguments.tag!r}: 1 to 128 letters, digits, _, . and -, not . or - first")
+    archive(arguments.image, arguments.out, binaries, arguments.registry, arguments.tag)
 
 
 if __name__ == "__main__":
