@@ -2,7 +2,7 @@
 //!
 //! [`Serve`] has Envoy's flags, as far as they apply here; [`Sidecar`] writes a bootstrap from a
 //! pod's environment; [`RedirectArgs`] sets the pod's netfilter rules; [`WaitArgs`] waits for a
-//! sidecar.
+//! sidecar, [`DrainArgs`] has it drain.
 //!
 //! - `logs`: where logs go; `app`: probes and metrics of a sidecar's app
 //! - `envoy`: Envoy's flags that are accepted and have little or no effect
@@ -40,6 +40,8 @@ pub enum Command {
     Redirect(Box<RedirectArgs>),
     /// Waits until the sidecar of the current network namespace is ready.
     Wait(WaitArgs),
+    /// Asks the sidecar of the current network namespace to drain inbound connections.
+    Drain(DrainArgs),
 }
 
 /// Where the configuration is and how to run.
@@ -170,6 +172,13 @@ pub struct WaitArgs {
     /// After so many seconds it ends with exit code 1 and says what is missing.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub timeout_s: u64,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub struct DrainArgs {
+    /// The sidecar's admin port on loopback.
+    #[arg(long, env = "ANYAM_ADMIN_PORT", default_value_t = 15000)]
+    pub admin_port: u16,
 }
 
 /// A sidecar's workload and control plane.

@@ -2,8 +2,8 @@
 //!
 //! Modules in the order of dependencies, from the top (`tests/tests/architecture` rejects cycles):
 //! - [`app`]: composition root, with [`bootstrap`] and [`args`]; [`inspect`], [`admin`],
-//!   [`identity`], [`xds`], [`dns`], [`probe`]: the control thread's work; [`redirect`], [`ready`]: what runs
-//!   beside a proxy
+//!   [`identity`], [`xds`], [`dns`], [`probe`]: the control thread's work; [`redirect`], [`ready`],
+//!   [`drain_command`]: what runs beside a proxy
 //! - [`listener`]: accept, detection, filter chains, tunnels accepted
 //! - [`tcp`], [`hbone`], [`http`]: what a filter chain ends in
 //! - [`worker`]: what a worker thread's connections share
@@ -28,6 +28,7 @@ pub mod connection_limit;
 pub mod dispatcher;
 pub mod dns;
 pub mod drain;
+pub mod drain_command;
 pub mod hbone;
 pub mod http;
 pub mod identity;
@@ -35,6 +36,7 @@ pub mod inspect;
 pub mod lifecycle;
 pub mod listener;
 pub mod log_sink;
+mod loopback;
 pub mod matcher;
 pub mod memory;
 pub mod message;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyam_proxy::app;
 use anyam_proxy::args::{Args, Command, Process, RedirectArgs, RunMode, Sidecar};
 use anyam_proxy::bootstrap::{self, Bootstrap, validate};
-use anyam_proxy::{ready, redirect, stderr};
+use anyam_proxy::{drain_command, ready, redirect, stderr};
 use clap::Parser;
 use mimalloc::MiMalloc;
 
@@ -31,6 +31,9 @@ fn main() -> ExitCode {
         Some(Command::Wait(wait)) => {
             let within = Duration::from_secs(wait.timeout_s);
             ready::wait(wait.health_port, within).map_err(|error| error.to_string())
+        }
+        Some(Command::Drain(drain)) => {
+            drain_command::begin(drain.admin_port).map_err(|error| error.to_string())
         }
         Some(Command::Sidecar(sidecar)) if sidecar.print_bootstrap => print(&sidecar),
         Some(Command::Sidecar(sidecar)) => bootstrap::of_sidecar(&sidecar)

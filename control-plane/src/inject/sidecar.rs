@@ -69,14 +69,17 @@ pub(super) fn container(
         },
         "volumeMounts": volumes::mounts(),
     }));
-    match proxy.sidecar {
-        SidecarKind::Native => container.insert("restartPolicy".into(), "Always".into()),
+    let (hook, command) = match proxy.sidecar {
+        SidecarKind::Native => {
+            container.insert("restartPolicy".into(), "Always".into());
+            // Performed when the pod begins to end. SIGTERM comes when the app has ended.
+            ("preStop", "drain")
+        }
         // Nothing of the app starts before this has ended: the sidecar is the first container.
-        SidecarKind::Classic => container.insert(
-            "lifecycle".into(),
-            json!({"postStart": {"exec": {"command": ["anyam-proxy", "wait"]}}}),
-        ),
+        SidecarKind::Classic => ("postStart", "wait"),
     };
+    let hook = json!({hook: {"exec": {"command": ["anyam-proxy", command]}}});
+    container.insert("lifecycle".into(), hook);
     container
 }
 

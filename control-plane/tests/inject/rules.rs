@@ -345,7 +345,8 @@ fn a_classic_sidecar_is_ready_before_the_app_starts_and_stays_until_it_ends() {
         15020
     );
 
-    // A choice of the pod's own stays; a native sidecar needs none of this.
+    // A choice of the pod's own stays; a native sidecar needs none of this. It gets the signal when the
+    // app has ended, so it is told before.
     pod["metadata"]["annotations"][default] = "other".into();
     assert_eq!(
         injected(&pod).0["metadata"]["annotations"][default],
@@ -356,8 +357,11 @@ fn a_classic_sidecar_is_ready_before_the_app_starts_and_stays_until_it_ends() {
     let (native, _) = injected(&again);
     let sidecar = at(&native, "/spec/initContainers/1");
     assert_eq!(
-        (&sidecar["name"], sidecar.get("lifecycle")),
-        (&json!("anyam-proxy"), None)
+        (&sidecar["name"], &sidecar["lifecycle"]),
+        (
+            &json!("anyam-proxy"),
+            &json!({"preStop": {"exec": {"command": ["anyam-proxy", "drain"]}}})
+        )
     );
     assert_eq!(variable(&native, "ANYAM_WAIT_FOR_APP"), None);
     assert_eq!(native["metadata"]["annotations"].get(default), None);

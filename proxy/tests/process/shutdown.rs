@@ -1,4 +1,5 @@
-//! SIGTERM: inbound connections end in order, outbound ones work until the app has ended.
+//! SIGTERM: inbound connections end in order, outbound ones work until the app has ended. `anyam-proxy
+//! drain`, before it: the same, and the process stays.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -119,6 +120,53 @@ fn inbound_drains_and_outbound_continues() {
     drop((idle_out, late_out));
     assert_eq!(proxy.ended().code(), Some(0));
     assert!(TcpStream::connect(outbound).is_err());
+}
+
+/// A port of 127.0.0.1, where the command looks for a sidecar, that leads to the proxy's admin.
+fn admin_on_loopback(proxy: &Proxy) -> u16 {
+    let admin = proxy.admin;
+    let relayed = move |mut from: TcpStream| {
+        let mut to = TcpStream::connect(admin).unwrap();
+        let (mut answer, mut asker) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let _ = std::io::copy(&mut answer, &mut asker);
+        let _ = asker.shutdown(std::net::Shutdown::Both);
+    };
+    upstream(relayed).port()
+}
+
+#[test]
+fn the_hook_of_a_native_sidecar_drains_before_the_signal() {
+    let (mut proxy, outbound) = sidecar(upstream(mirror), &http_manager("", ""), &[]);
+    let mut idle_in = Client::connect(proxy.front);
+    let mut idle_out = Client::connect(outbound);
+    for client in [&mut idle_in, &mut idle_out] {
+        assert!(!client.ask().contains(CLOSES));
+    }
+    let drain = |port: u16| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_anyam-proxy"));
+        command
+            .arg("drain")
+            .env("ANYAM_ADMIN_PORT", port.to_string());
+        command.output().unwrap()
+    };
+    let done = drain(admin_on_loopback(&proxy));
+    assert!(done.status.success(), "{done:?}");
+    idle_in.is_closed();
+    // Until the signal it serves on, in both directions.
+    assert!(Client::connect(proxy.front).ask().contains(CLOSES));
+    assert!(!idle_out.ask().contains(CLOSES));
+    drop(idle_out);
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.ended().code(), Some(0));
+    let port = free_port();
+    let done = drain(port);
+    assert_eq!(done.status.code(), Some(1));
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(
+        said.contains(&port.to_string()) && said.contains("does not drain"),
+        "{said}"
+    );
 }
 
 #[test]
