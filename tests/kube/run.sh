@@ -3,6 +3,7 @@
 # that fails.
 #   run.sh           those of an API server alone, those of a cluster with a node, then the Gateway API's
 #   run.sh api|node|conformance    one part
+# With KUBECONFIG and ANYAM_KUBE_LOAD (see cluster.sh), the last two use that cluster, and need no root.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -14,10 +15,15 @@ case $part in
   *) echo "error: run.sh $part: there are the parts api, node and conformance" >&2; exit 1 ;;
 esac
 runs() { [ "$part" = all ] || [ "$part" = "$1" ]; }
+foreign() { [ -n "${KUBECONFIG:-}" ] && [ -n "${ANYAM_KUBE_LOAD:-}" ]; }
 cluster() { ANYAM_KUBE_NAME=test-$$ ANYAM_KUBE_OWNER=$$ tests/kube/cluster.sh "$@"; }
 
 export CARGO_TERM_COLOR=never
-stage prerequisites tests/prerequisites.sh root kube
+if foreign && ! runs api; then
+  stage prerequisites tests/prerequisites.sh kube-client
+else
+  stage prerequisites tests/prerequisites.sh root kube
+fi
 stage fetch cargo fetch --locked
 stage "build" cargo build --locked --workspace --bins
 if runs api; then
@@ -26,15 +32,19 @@ if runs api; then
     --lib --test api --test chart --test control --test install
 fi
 if runs node || runs conformance; then
-  stage "Kubernetes: a node" tests/kube/build.sh apiserver kubectl controller-manager scheduler proxy kubelet \
-    coredns gateway-api helm images
+  foreign || stage "Kubernetes: a node" tests/kube/build.sh apiserver kubectl controller-manager scheduler proxy kubelet \
+    coredns metrics-server images system-images
+  stage "Helm, the images of tests" tests/kube/build.sh gateway-api helm images
   # The quick builds: what is tested is what they do, not how fast.
   stage images deploy/images/build.sh --registry localhost --binaries target/debug
   trap 'cluster down' EXIT
 fi
 if runs node; then
+  # The same under another name: what the mesh is upgraded to.
+  stage "images of an upgrade" deploy/images/build.sh --registry localhost --tag next --binaries target/debug --out target/images/next
   stage "a cluster with a node" cluster up
-  stage "tests on a cluster" cluster exec cargo test --locked -p anyam-tests-kube --no-fail-fast --test node
+  # They wait more than they compute.
+  stage "tests on a cluster" cluster exec cargo test --locked -p anyam-tests-kube --no-fail-fast --test node -- --test-threads=4
   # The next part has one without what these tests made.
   cluster down
 fi

@@ -2,11 +2,14 @@
 // nothing beside it.
 //
 //	app pause                      what a pod's sandbox runs: reaps orphans until SIGTERM
-//	app serve [-listen :8080] [-name NAME]         HTTP: / answers NAME, /healthz 200; ends in order on SIGTERM
+//	app serve [-listen :8080] [-name NAME]         HTTP: / answers NAME, /healthz 200; ends in order on SIGTERM;
+//	                               /work?ms=N answers after N ms of computing, /exit ends the process at once,
+//	                               /readiness/fail and /readiness/pass say what /healthz answers from then on
 //	app forward [-listen :15006] [-to 127.0.0.1:8080]   HTTP to that address, with a header Via: forward
 //	app get [-timeout 5s] URL      one GET: status, header and body; exit status 1 unless it is 200
-//	app load [-rate 50] [-timeout 5s] URL   GETs at that rate, over kept connections, until SIGTERM or the end of
-//	                               its input; then a line of JSON: answered, failed, and how failures read
+//	app load [-rate 50] [-timeout 5s] [-count N] [-without-input] URL   GET and POST in turn at that rate, over
+//	                               kept connections, until N were sent, SIGTERM or the end of its input; then a
+//	                               line of JSON: answered (also by pod), failed, and how failures read
 //	app resolve NAME               the addresses of a name, a line each
 package main
 
@@ -16,6 +19,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -23,7 +27,10 @@ import (
 	"os"
 	"os/signal"
 	"sort"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -49,6 +56,8 @@ func run(arguments []string) error {
 	to := flags.String("to", "127.0.0.1:8080", "where requests go")
 	timeout := flags.Duration("timeout", 5*time.Second, "for the whole request")
 	rate := flags.Int("rate", 50, "requests a second")
+	count := flags.Int("count", math.MaxInt, "requests at most")
+	withoutInput := flags.Bool("without-input", false, "do not read the input; a container has none")
 	if err := flags.Parse(arguments[1:]); err != nil {
 		return err
 	}
@@ -57,13 +66,13 @@ func run(arguments []string) error {
 		pause()
 		return nil
 	case "serve":
-		return serve(or(*listen, ":8080"), answer(*name))
+		return serve(or(*listen, ":8080"), answer(*name, hostname))
 	case "forward":
 		return serve(or(*listen, ":15006"), forward(*to))
 	case "get":
 		return get(flags.Arg(0), *timeout)
 	case "load":
-		return load(flags.Arg(0), *rate, *timeout)
+		return load(flags.Arg(0), *rate, *count, *timeout, !*withoutInput)
 	case "resolve":
 		return resolve(flags.Arg(0))
 	}
@@ -94,13 +103,36 @@ func pause() {
 	}
 }
 
-func answer(name string) http.Handler {
+// podHeader has the name of the pod that answers: its hostname.
+const podHeader = "Pod"
+
+func answer(name, pod string) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	reply := func(w http.ResponseWriter, r *http.Request) {
 		fmt.Println(r.Method, r.URL.Path, "from", r.RemoteAddr)
+		w.Header().Set(podHeader, pod)
 		fmt.Fprintln(w, name)
+	}
+	mux.HandleFunc("/", reply)
+	mux.HandleFunc("/work", func(w http.ResponseWriter, r *http.Request) {
+		ms, err := strconv.Atoi(r.URL.Query().Get("ms"))
+		if err != nil || ms < 0 || ms > 1000 {
+			http.Error(w, "ms: 0 to 1000", http.StatusBadRequest)
+			return
+		}
+		for end := time.Now().Add(time.Duration(ms) * time.Millisecond); time.Now().Before(end); {
+		}
+		reply(w, r)
 	})
-	mux.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("/exit", func(http.ResponseWriter, *http.Request) { os.Exit(1) })
+	var unready atomic.Bool
+	mux.HandleFunc("/readiness/fail", func(http.ResponseWriter, *http.Request) { unready.Store(true) })
+	mux.HandleFunc("/readiness/pass", func(http.ResponseWriter, *http.Request) { unready.Store(false) })
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if unready.Load() {
+			http.Error(w, "unready", http.StatusServiceUnavailable)
+		}
+	})
 	return mux
 }
 
@@ -161,15 +193,17 @@ func get(target string, timeout time.Duration) error {
 type tally struct {
 	lock     sync.Mutex
 	Answered int            `json:"answered"`
+	By       map[string]int `json:"by"`
 	Failed   int            `json:"failed"`
 	Reasons  map[string]int `json:"reasons"`
 }
 
-func (t *tally) add(err error) {
+func (t *tally) add(by string, err error) {
 	t.lock.Lock()
 	defer t.lock.Unlock()
 	if err == nil {
 		t.Answered++
+		t.By[by]++
 		return
 	}
 	t.Failed++
@@ -179,23 +213,27 @@ func (t *tally) add(err error) {
 }
 
 // load sends requests at a rate, whether earlier ones are answered or not, at most 256 at a time.
-func load(target string, rate int, timeout time.Duration) error {
+func load(target string, rate, count int, timeout time.Duration, untilInputEnds bool) error {
 	if rate < 1 || rate > 10_000 {
 		return fmt.Errorf("-rate is %d; 1 to 10000", rate)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	go func() {
-		defer stop()
-		_, _ = io.Copy(io.Discard, os.Stdin)
-	}()
+	if untilInputEnds {
+		go func() {
+			defer stop()
+			_, _ = io.Copy(io.Discard, os.Stdin)
+		}()
+	}
 	client := http.Client{Timeout: timeout, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
-	seen := tally{Reasons: map[string]int{}}
+	seen := tally{By: map[string]int{}, Reasons: map[string]int{}}
 	var under sync.WaitGroup
 	places := make(chan struct{}, 256)
 	ticks := time.NewTicker(time.Second / time.Duration(rate))
 	defer ticks.Stop()
-	for ctx.Err() == nil {
+	for number := 0; number < count && ctx.Err() == nil; number++ {
+		// What is not idempotent is never sent again by the client itself.
+		method := [2]string{http.MethodGet, http.MethodPost}[number%2]
 		select {
 		case <-ctx.Done():
 		case <-ticks.C:
@@ -203,7 +241,7 @@ func load(target string, rate int, timeout time.Duration) error {
 			under.Add(1)
 			go func() {
 				defer func() { <-places; under.Done() }()
-				seen.add(once(&client, target))
+				seen.add(once(&client, method, target))
 			}()
 		}
 	}
@@ -211,20 +249,29 @@ func load(target string, rate int, timeout time.Duration) error {
 	return json.NewEncoder(os.Stdout).Encode(&seen)
 }
 
-func once(client *http.Client, target string) error {
-	response, err := client.Get(target)
+// once returns which pod answered.
+func once(client *http.Client, method, target string) (string, error) {
+	var content io.Reader
+	if method == http.MethodPost {
+		content = strings.NewReader("some content")
+	}
+	request, err := http.NewRequest(method, target, content)
 	if err != nil {
-		return err
+		return "", err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return "", err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
 	if err != nil {
-		return err
+		return "", err
 	}
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", response.Status, body)
+		return "", fmt.Errorf("%s %s: %s", method, response.Status, body)
 	}
-	return nil
+	return response.Header.Get(podHeader), nil
 }
 
 func resolve(name string) error {

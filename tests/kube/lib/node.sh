@@ -151,17 +151,27 @@ dns_is_ready() { kubectl -n kube-system rollout status deployment/coredns --time
 containerd_is_ready() { ctr version; }
 
 start_node() {
-  local images image
-  images=$(component images)
-  [ -f "$images/app.tar" ] || fail "the images are not built. Run: tests/kube/build.sh images"
+  local image
+  for image in images/app images/pause system-images/coredns; do archive "$image" >/dev/null; done
   start_scheduler
   ready "containerd" 30 containerd containerd_is_ready
-  for image in pause coredns app; do load_into_node "$images/$image.tar"; done
+  for image in images/app images/pause system-images/coredns; do load_into_node "$(archive "$image")"; done
   start_kubelet
   kubectl apply --server-side -f <(sed "s/COREDNS_VERSION/$COREDNS/; s/DNS_ADDRESS/$DNS/" "$KUBE_HOME/manifests/system.yaml") >/dev/null
   start_kube_proxy
   ready "the node" 60 kubelet node_is_ready
   ready "CoreDNS" 60 kubelet dns_is_ready
+}
+
+# The metrics API, by which `kubectl top` and HorizontalPodAutoscalers know what pods use.
+metrics_server() {
+  local service=apiservice/v1beta1.metrics.k8s.io
+  if ! kubectl get "$service" >/dev/null 2>&1; then
+    [ "$MODE" = node ] || fail "the cluster has no metrics API ($service): install metrics-server in it, https://github.com/kubernetes-sigs/metrics-server"
+    load_into_node "$(archive system-images/metrics-server)"
+    kubectl apply --server-side -f <(sed "s/METRICS_SERVER_VERSION/$METRICS_SERVER/" "$KUBE_HOME/manifests/metrics-server.yaml") >/dev/null
+  fi
+  kubectl wait --for=condition=Available --timeout=90s "$service" >/dev/null
 }
 
 load_into_node() { # ARCHIVE

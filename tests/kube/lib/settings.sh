@@ -29,11 +29,13 @@ component() {
     kube-apiserver | kube-controller-manager | kube-scheduler | kube-proxy | kubelet | kubectl)
       echo "$CACHE/$1/$KUBERNETES" ;;
     coredns) echo "$CACHE/coredns/$COREDNS" ;;
+    metrics-server) echo "$CACHE/metrics-server/$METRICS_SERVER" ;;
     helm) echo "$CACHE/helm/$HELM4" ;;
     helm3) echo "$CACHE/helm3/$HELM3" ;;
     gateway-api) echo "$CACHE/gateway-api/$GATEWAY_API" ;;
     # Built again when their source or their builder changes.
-    images) echo "$CACHE/images/coredns-$COREDNS-$(version_of "$KUBE_HOME"/{app,echo}/*.{go,mod} "$KUBE_HOME/echo/go.sum" "$KUBE_HOME/image.py" "$KUBE_HOME/build.sh")" ;;
+    images) echo "$CACHE/images/$(version_of "$KUBE_HOME"/{app,echo}/*.{go,mod} "$KUBE_HOME/echo/go.sum" "$KUBE_HOME/image.py" "$KUBE_HOME/build.sh")" ;;
+    system-images) echo "$CACHE/system-images/coredns-$COREDNS-metrics-server-$METRICS_SERVER-$(version_of "$KUBE_HOME/image.py" "$KUBE_HOME/build.sh")" ;;
     conformance) echo "$CACHE/conformance/$GATEWAY_API-$(version_of "$KUBE_HOME"/conformance/*)" ;;
     *) fail "tests/kube: no component is called $1" ;;
   esac
@@ -47,6 +49,14 @@ binary() {
   local path
   path=$(component "$1")/$1
   [ -x "$path" ] || fail "$1 is not built ($path). Run: tests/kube/build.sh $1"
+  echo "$path"
+}
+
+# archive COMPONENT/NAME: the path of an image that build.sh made; an error where it did not.
+archive() {
+  local path
+  path=$(component "${1%/*}")/${1#*/}.tar
+  [ -f "$path" ] || fail "the images are not built ($path). Run: tests/kube/build.sh ${1%/*}"
   echo "$path"
 }
 
