@@ -1,9 +1,9 @@
 //! The cluster with nodes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::command::{script, succeed};
 use crate::kubectl::Kubectl;
@@ -88,6 +88,11 @@ impl Cluster {
         crate::client(&self.kubeconfig).await
     }
 
+    /// What `KUBECONFIG` names.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// Loads an image into the nodes.
     ///
     /// # Panics
@@ -104,6 +109,17 @@ impl Cluster {
         succeed(script().args(["gateway-api", channel.name()]), "");
     }
 
+    /// Installs metrics-server, unless the cluster has a metrics API.
+    ///
+    /// # Panics
+    /// When it is not available within 90 s; on a cluster of a contributor's, when there is none.
+    pub fn install_metrics_server(&self) {
+        // Of several tests that ask at once, the others wait.
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        succeed(script().arg("metrics-server"), "");
+    }
+
     /// Makes a namespace whose name begins with `prefix`.
     ///
     /// # Panics
@@ -111,11 +127,16 @@ impl Cluster {
     pub fn namespace(&self, prefix: &str) -> Namespace<'_> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{prefix}-{}-{number}", std::process::id());
-        self.kubectl(&["create", "namespace", &name]);
+        self.namespace_named(&format!("{prefix}-{}-{number}", std::process::id()))
+    }
+
+    /// # Panics
+    /// When the API server refuses it, as when there is one of that name.
+    pub fn namespace_named(&self, name: &str) -> Namespace<'_> {
+        self.kubectl(&["create", "namespace", name]);
         Namespace {
             cluster: self,
-            name,
+            name: name.to_owned(),
         }
     }
 }
@@ -141,12 +162,13 @@ impl Namespace<'_> {
         self.kubectl_with(manifest, &["apply", "--server-side", "-f", "-"]);
     }
 
-    /// Waits until a Deployment consists of new pods that are all ready; 2 minutes.
+    /// Waits until a Deployment, or a StatefulSet named as `statefulset/NAME`, consists of new pods
+    /// that are all ready; 2 minutes.
     ///
     /// # Panics
     /// When it does not within that time, with the namespace's pods and events.
-    pub fn rolled_out(&self, deployment: &str) {
-        let target = format!("deployment/{deployment}");
+    pub fn rolled_out(&self, workload: &str) {
+        let target = named(workload);
         let output = self.try_kubectl(&["rollout", "status", &target, "--timeout=120s"]);
         if output.status != Some(0) {
             let events = self.try_kubectl(&["get", "events", "--sort-by=.lastTimestamp"]);
@@ -158,11 +180,28 @@ impl Namespace<'_> {
         }
     }
 
+    /// Restarts a Deployment or StatefulSet, named as for [`Self::rolled_out`], and waits for it.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn restart(&self, workload: &str) {
+        self.kubectl(&["rollout", "restart", &named(workload)]);
+        self.rolled_out(workload);
+    }
+
     /// Runs a command in a container.
     pub fn exec(&self, target: &str, container: &str, command: &[&str]) -> Output {
         let mut all = vec!["exec", target, "--container", container, "--"];
         all.extend(command);
         self.try_kubectl(&all)
+    }
+}
+
+/// `web` is a Deployment; of other kinds the name has the kind before it.
+fn named(workload: &str) -> String {
+    match workload.contains('/') {
+        true => workload.to_owned(),
+        false => format!("deployment/{workload}"),
     }
 }
 

@@ -48,6 +48,11 @@ impl Helm {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/helm/anyam")
     }
 
+    /// `helm`, or `helm3`.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(Self::chart());

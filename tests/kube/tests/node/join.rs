@@ -9,7 +9,7 @@ use crate::shop::Shop;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-const STRICT: &str = "
+pub const STRICT: &str = "
 apiVersion: mesh.anyam.dev/v1alpha1
 kind: MeshPolicy
 metadata: {name: strict}
@@ -34,6 +34,10 @@ async fn labelled_namespaces_use_mtls_after_a_restart() {
     };
     let lines: Vec<_> = metrics.lines().filter(mtls).collect();
     assert!(!lines.is_empty(), "{metrics}");
+
+    // Pods without a sidecar are called as they are.
+    let url = format!("http://web.{}/", outside.namespace.name);
+    shop.answers(&url, "web\n").await;
 
     // Permissive: callers without a sidecar are served, until the namespace is strict.
     let url = format!("http://web.{}/", shop.namespace.name);

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use anyam_tests_kube::{APP_IMAGE, Cluster, Kubectl, until};
 
-use crate::mesh;
-use crate::shop::Shop;
+use serde_json::Value;
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+use crate::mesh;
+use crate::shop::{Shop, opted_out};
+
+/// More than a minute, which may have to pass until a CronJob is due.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A Job whose init container calls a service of the mesh, and whose container does.
 fn job() -> String {
@@ -34,25 +37,22 @@ spec:
     )
 }
 
-fn opted_out() -> String {
+/// The same every minute.
+fn cron_job() -> String {
+    let job = job();
+    let (_, spec) = job.split_once("spec:\n").unwrap();
+    let spec: String = spec.lines().map(|line| format!("    {line}\n")).collect();
     format!(
         "
-apiVersion: v1
-kind: Pod
-metadata: {{name: outside, labels: {{app: outside, mesh.anyam.dev/inject: disabled}}}}
+apiVersion: batch/v1
+kind: CronJob
+metadata: {{name: report}}
 spec:
-  containers:
-    - name: app
-      image: {APP_IMAGE}
-      imagePullPolicy: Never
-      args: [serve, -name, outside]
-      readinessProbe: {{httpGet: {{path: /healthz, port: 8080}}, periodSeconds: 1}}
----
-apiVersion: v1
-kind: Service
-metadata: {{name: outside}}
-spec: {{selector: {{app: outside}}, ports: [{{name: http, port: 80, targetPort: 8080}}]}}
-"
+  schedule: '* * * * *'
+  jobTemplate:
+    metadata: {{labels: {{job: report}}}}
+    spec:
+{spec}"
     )
 }
 
@@ -90,6 +90,33 @@ async fn a_job_uses_the_mesh_and_completes() {
 }
 
 #[tokio::test]
+async fn a_cron_job_uses_the_mesh_and_completes() {
+    let cluster = Cluster::shared();
+    mesh::install(&cluster);
+    let shop = Shop::open(&cluster, true);
+    shop.namespace.apply(&cron_job());
+    let name = until("a job to complete", TIMEOUT, async || {
+        let get = [
+            "get",
+            "jobs",
+            "--selector",
+            "job=report",
+            "--output",
+            "json",
+        ];
+        let jobs: Value = serde_json::from_str(&shop.namespace.kubectl(&get)).unwrap();
+        let mut all = jobs["items"].as_array().unwrap().iter();
+        match all.find(|job| job["status"]["succeeded"] == 1) {
+            Some(job) => Ok(job["metadata"]["name"].as_str().unwrap().to_owned()),
+            None => Err(shop.namespace.kubectl(&["describe", "jobs,pods"])),
+        }
+    })
+    .await;
+    let logs = ["logs", &format!("job/{name}"), "--container", "report"];
+    assert!(shop.namespace.kubectl(&logs).ends_with("web\n"));
+}
+
+#[tokio::test]
 async fn a_pod_that_opts_out_has_no_sidecar_and_is_reached() {
     let cluster = Cluster::shared();
     mesh::install(&cluster);
@@ -103,14 +130,7 @@ async fn a_pod_that_opts_out_has_no_sidecar_and_is_reached() {
     ];
     shop.namespace.kubectl(&ready);
     assert_eq!(shop.containers("outside"), ["app"]);
-    until("an answer of the pod outside", TIMEOUT, async || {
-        let answer = shop.get("http://outside/");
-        match answer.stdout.ends_with("outside\n") {
-            true => Ok(()),
-            false => Err(format!("{answer:?}")),
-        }
-    })
-    .await;
+    shop.answers("http://outside/", "outside\n").await;
     let calls = ["exec", "pod/outside", "--", "/app", "get", "http://web/"];
     let answer = shop.namespace.kubectl(&calls);
     assert!(answer.ends_with("web\n"), "{answer}");

@@ -1,46 +1,72 @@
 //! The mesh, installed by the chart.
 
-use std::path::Path;
-use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
-use anyam_tests_kube::Cluster;
+use anyam_tests_kube::{Cluster, Helm, HelmVersion, Kubectl};
 
-const TREE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+pub const TREE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 pub const NAMESPACE: &str = "anyam-system";
+/// The tag of the images in `target/images/next`, to which the mesh is upgraded.
+pub const NEXT: &str = "next";
 
-/// Installs it, once for all tests of this process, and waits until its pods are ready.
+static INSTALLED: Mutex<bool> = Mutex::new(false);
+
+/// Installs it, unless a test of this process did, and waits until its pods are ready.
 ///
 /// # Panics
 /// When an image or the chart is refused, or pods are not ready within 2 minutes.
 pub fn install(cluster: &Cluster) {
-    static INSTALLED: OnceLock<()> = OnceLock::new();
-    INSTALLED.get_or_init(|| {
-        for image in ["proxy", "control"] {
-            cluster.load(&format!("{TREE}/target/images/{image}.tar"));
-        }
-        helm(&["upgrade", "--install", "anyam"]);
-    });
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *installed {
+        return;
+    }
+    for image in ["proxy", "control"] {
+        cluster.load(&format!("{TREE}/target/images/{image}.tar"));
+        cluster.load(&format!("{TREE}/target/images/{NEXT}/{image}.tar"));
+    }
+    let values = "image.registry=localhost,networkPolicy.enabled=true";
+    helm(
+        cluster,
+        "upgrade",
+        &["--install", "--create-namespace", "--set", values],
+    );
+    *installed = true;
 }
 
-fn helm(arguments: &[&str]) {
-    let built = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("build.sh"))
-        .args(["--where", "helm"])
-        .output()
-        .unwrap();
-    let helm = Path::new(String::from_utf8(built.stdout).unwrap().trim()).join("helm");
-    let chart = format!("{TREE}/deploy/helm/anyam");
-    let output = Command::new(&helm)
-        .args(arguments)
-        .args([&*chart, "--namespace", NAMESPACE, "--create-namespace"])
-        .args(["--set", "image.registry=localhost"])
-        .args(["--wait", "--timeout", "120s"])
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{arguments:?}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
+/// A test has uninstalled it: the next one that needs it installs it again.
+pub fn uninstalled() {
+    *INSTALLED.lock().unwrap_or_else(PoisonError::into_inner) = false;
+}
+
+/// Runs Helm 4 on the release, and waits until its pods are ready.
+///
+/// # Panics
+/// When it fails, or takes more than 2 minutes.
+pub fn helm(cluster: &Cluster, verb: &str, more: &[&str]) {
+    let mut all = more.to_vec();
+    all.extend(["--wait", "--timeout", "120s"]);
+    let output = Helm::new(HelmVersion::V4).release(cluster.kubeconfig(), verb, &all);
+    assert_eq!(output.status, Some(0), "{verb} {more:?}: {output:?}");
+}
+
+/// kubectl in the control plane's namespace.
+///
+/// # Panics
+/// When it fails.
+pub fn kubectl(cluster: &Cluster, arguments: &[&str]) -> String {
+    let mut all = vec!["--namespace", NAMESPACE];
+    all.extend(arguments);
+    cluster.kubectl(&all)
+}
+
+/// Waits until the control plane consists of new pods that are all ready.
+///
+/// # Panics
+/// When that takes more than 2 minutes.
+pub fn rolled_out(cluster: &Cluster) {
+    let deployment = "deployment/anyam-control";
+    kubectl(
+        cluster,
+        &["rollout", "status", deployment, "--timeout=120s"],
     );
 }

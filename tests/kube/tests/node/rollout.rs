@@ -1,83 +1,65 @@
-//! Restarts under load lose no request.
+//! Pods that come and go under load lose no request.
 
-use std::time::Duration;
+use anyam_tests_kube::{Cluster, Kubectl};
 
-use anyam_tests_kube::{Cluster, Kubectl, until};
-
-use crate::mesh;
-use crate::shop::{Load, Shop};
-
-const TIMEOUT: Duration = Duration::from_secs(60);
-
-/// A shop in the mesh whose client is answered.
-async fn serving(cluster: &Cluster) -> Shop<'_> {
-    mesh::install(cluster);
-    let shop = Shop::open(cluster, true);
-    until("web to answer", TIMEOUT, async || {
-        let answer = shop.get("http://web/");
-        (answer.status == Some(0))
-            .then_some(())
-            .ok_or(format!("{answer:?}"))
-    })
-    .await;
-    shop
-}
-
-fn lost_nothing(load: Load) {
-    let tally = load.end();
-    assert_eq!(tally.failed, 0, "{}", tally.reasons);
-    assert!(tally.answered > 100, "{} were answered", tally.answered);
-}
+use crate::shop::{self, Shop, WEB};
 
 #[tokio::test]
 async fn a_rolling_update_loses_no_request() {
     let cluster = Cluster::shared();
-    let shop = serving(&cluster).await;
-    let load = shop.load("http://web/");
+    let shop = Shop::in_the_mesh(&cluster).await;
+    let load = shop.load(WEB);
     for _ in 0..2 {
-        shop.namespace
-            .kubectl(&["rollout", "restart", "deployment/web"]);
-        shop.namespace.rolled_out("web");
+        shop.namespace.restart("web");
     }
-    lost_nothing(load);
+    load.end().lost_nothing();
 }
 
 #[tokio::test]
 async fn pods_that_come_and_go_lose_no_request() {
     let cluster = Cluster::shared();
-    let shop = serving(&cluster).await;
-    let load = shop.load("http://web/");
+    let shop = Shop::in_the_mesh(&cluster).await;
+    let load = shop.load(WEB);
     for replicas in ["4", "1", "2"] {
         let scale = ["scale", "deployment/web", "--replicas", replicas];
         shop.namespace.kubectl(&scale);
         shop.namespace.rolled_out("web");
     }
-    let one = "jsonpath={.items[0].metadata.name}";
-    let pods = ["get", "pods", "--selector", "app=web", "--output", one];
-    let name = shop.namespace.kubectl(&pods);
-    shop.namespace.kubectl(&["delete", "pod", &name, "--wait"]);
+    let name = &shop.pod_names("web")[0];
+    shop.namespace.kubectl(&["delete", "pod", name, "--wait"]);
     shop.namespace.rolled_out("web");
-    lost_nothing(load);
+    load.end().lost_nothing();
 }
 
+/// Callers in the mesh find another pod where one that has no sidecar cannot be connected to.
 #[tokio::test]
-async fn traffic_continues_without_the_control_plane() {
-    let cluster = Cluster::alone();
-    mesh::install(&cluster);
-    let shop = Shop::open(&cluster, true);
-    let load = shop.load("http://web/");
-    let system = |arguments: &[&str]| {
-        let mut all = vec!["--namespace", mesh::NAMESPACE];
-        all.extend(arguments);
-        cluster.kubectl(&all)
-    };
-    system(&["rollout", "restart", "deployment/anyam-control"]);
-    let done = [
-        "rollout",
-        "status",
-        "deployment/anyam-control",
-        "--timeout=120s",
-    ];
-    system(&done);
-    lost_nothing(load);
+async fn pods_without_sidecars_are_replaced_without_loss_for_the_mesh() {
+    let cluster = Cluster::shared();
+    let shop = Shop::in_the_mesh(&cluster).await;
+    let outside = Shop::open(&cluster, false);
+    let url = format!("http://web.{}/", outside.namespace.name);
+    shop.answers(&url, "web\n").await;
+    let load = shop.load(&url);
+    outside.namespace.restart("web");
+    load.end().lost_nothing();
+}
+
+/// A caller outside cannot try another pod: the app is to serve until no caller is sent to it any
+/// more, with or without a mesh.
+#[tokio::test]
+async fn callers_without_sidecars_lose_nothing_where_the_app_serves_on() {
+    let cluster = Cluster::shared();
+    let shop = Shop::in_the_mesh(&cluster).await;
+    let outside = Shop::open(&cluster, false);
+    let serves_on = ", lifecycle: {preStop: {sleep: {seconds: 5}}}";
+    let patient = [
+        shop::deployment("patient", 2, serves_on),
+        shop::service("patient"),
+    ]
+    .concat();
+    shop.namespace.apply(&patient);
+    shop.namespace.rolled_out("patient");
+    let load = outside.load(&format!("http://patient.{}/", shop.namespace.name));
+    shop.namespace.restart("patient");
+    load.end().lost_nothing();
 }
