@@ -7,6 +7,7 @@ use anyam_tests_kube::{Channel, Kubectl, until};
 use serde_json::Value;
 use xds_proto::yaml;
 
+use super::aggregated::{NAME, ask_as_admin, available, free_port, register};
 use super::harness::{Bench, NAMESPACE, TIMEOUT, of_chart};
 
 /// One object of each kind whose status is written.
@@ -44,7 +45,8 @@ fn granted() -> BTreeSet<Right> {
     let roles = of_chart(&["Role", "ClusterRole"]);
     let mut rights = BTreeSet::new();
     for role in yaml::documents(&roles).map(|role| role.unwrap().to_json()) {
-        if role["metadata"]["name"] != "anyam-control" {
+        let name = role["metadata"]["name"].as_str().unwrap();
+        if !name.starts_with("anyam-control") {
             continue;
         }
         for rule in role["rules"].as_array().unwrap() {
@@ -114,7 +116,18 @@ async fn each_right_of_the_chart_is_used() {
     bench.server.kubectl_with(OBJECTS, &["create", "-f", "-"]);
 
     let webhook = ["--webhook-listen", "127.0.0.1:0"];
-    let mut first = bench.control("first", &webhook).await;
+    let port = free_port();
+    let aggregated = format!("127.0.0.1:{port}");
+    let with_api = [
+        &webhook[..],
+        &["--aggregated-listen", &aggregated, "--name", NAME],
+    ]
+    .concat();
+    let mut first = bench.control("first", &with_api).await;
+    register(&bench, port);
+    available(&bench).await;
+    // Its answer depends on the user's rights.
+    ask_as_admin(&bench, "/namespaces/shop/workloads/-/proxies");
     // A pod joins.
     bench.pod("web-0", "web");
     let root = bench.root("shop").await;
