@@ -142,6 +142,28 @@ fn kubeconfig() -> PathBuf {
     std::env::var_os("KUBECONFIG").unwrap().into()
 }
 
+/// The page, and with a session what it shows.
+fn shows_a_dashboard(user: &User, of: &[&str]) {
+    let dashboard = Dashboard::open(user, of);
+    let page = dashboard.ask("GET", "/", "");
+    assert!(
+        page.starts_with("HTTP/1.1 200") && page.contains("<script>"),
+        "{page}"
+    );
+    let unknown = dashboard.ask("GET", "/api/v1/proxies", "");
+    assert!(unknown.starts_with("HTTP/1.1 401"), "{unknown}");
+    let login = format!("authorization: Bearer {}\r\n", dashboard.token);
+    let session = dashboard.ask("POST", "/api/v1/session", &login);
+    let cookie = session.split("set-cookie: ").nth(1);
+    let cookie = cookie
+        .unwrap_or_else(|| panic!("{session}"))
+        .split(';')
+        .next()
+        .unwrap();
+    let seen = dashboard.ask("GET", "/api/v1/proxies", &format!("cookie: {cookie}\r\n"));
+    assert!(seen.contains("web-") && seen.contains("client-"), "{seen}");
+}
+
 #[tokio::test]
 async fn a_new_user_looks_into_the_mesh() {
     let cluster = Cluster::shared();
@@ -215,25 +237,7 @@ async fn a_new_user_looks_into_the_mesh() {
         "{pre}"
     );
 
-    let dashboard = Dashboard::open(&user, &of);
-    let page = dashboard.ask("GET", "/", "");
-    assert!(
-        page.starts_with("HTTP/1.1 200") && page.contains("<script>"),
-        "{page}"
-    );
-    let unknown = dashboard.ask("GET", "/api/v1/proxies", "");
-    assert!(unknown.starts_with("HTTP/1.1 401"), "{unknown}");
-    let login = format!("authorization: Bearer {}\r\n", dashboard.token);
-    let session = dashboard.ask("POST", "/api/v1/session", &login);
-    let cookie = session.split("set-cookie: ").nth(1);
-    let cookie = cookie
-        .unwrap_or_else(|| panic!("{session}"))
-        .split(';')
-        .next()
-        .unwrap();
-    let seen = dashboard.ask("GET", "/api/v1/proxies", &format!("cookie: {cookie}\r\n"));
-    assert!(seen.contains("web-") && seen.contains("client-"), "{seen}");
-
+    shows_a_dashboard(&user, &of);
     let tally = load.end();
     assert_eq!(tally.failed, 0, "{}", tally.reasons);
 }
