@@ -5,7 +5,7 @@
 //! - [`server`]: the port, authentication and authorisation of each request
 //! - [`path`]: what a path asks for; [`discovery`]: the documents by which clients find it;
 //!   [`status`]: errors as Kubernetes has them
-//! - [`start`]: runs it beside a control plane
+//! - [`mod@start`]: runs it beside a control plane
 //!
 //! What is answered is the HTTP API's ([`crate::api`]), limited to what the user may see.
 #![cfg_attr(

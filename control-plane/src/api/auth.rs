@@ -1,4 +1,4 @@
-//! ApiAccess to the API: the holder of the token file, or a browser that showed the token once, or a
+//! Access to the API: the holder of the token file, or a browser that showed the token once, or a
 //! login that the aggregated API gave to a user.
 //!
 //! The `Host` header must be a name of ours, so that a web page whose name was made to point at

@@ -28,8 +28,9 @@ use crate::metrics::Metrics;
 const MAX_HEAD: usize = 64 << 10;
 const MAX_HEADERS: usize = 1024;
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// For the headers of a request to arrive; a connection that sends no request is closed after it.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the headers of a request to arrive; a connection that sends no request is closed after it. Longer
+/// than API servers keep idle connections, so that none is closed while it is being used again.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 /// The age at which a connection is closed, after its open request, which gets `LAST_REQUEST`: as long
 /// as a tap may last.
 const LIFE: Duration = Duration::from_secs(600);

@@ -4,7 +4,7 @@
 //! - [`addresses`]: where the others are, by the EndpointSlices of the control plane's Service
 //! - [`client`]: asks them, with a deadline for each; `connection`: one request
 //! - [`server`]: answers them
-//! - [`start`]: runs both beside a control plane
+//! - [`mod@start`]: runs both beside a control plane
 #![cfg_attr(
     not(test),
     deny(

@@ -69,6 +69,7 @@ fn declared() -> DeclaredByTest {
                 namespace: String::new(),
             }],
             generation: 7,
+            ..Objects::default()
         },
         workloads: SHOP.iter().map(workload).collect(),
         ..DeclaredByTest::default()
