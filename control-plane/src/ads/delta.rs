@@ -57,13 +57,13 @@ impl Session {
 }
 
 #[derive(Default)]
-struct Changes {
+struct ChangedResources {
     resources: Vec<Resource>,
     removed: Vec<Arc<str>>,
     bytes: usize,
 }
 
-impl Changes {
+impl ChangedResources {
     /// Bytes on the wire, with room for the type URL and tags.
     fn size(resource: &Resource) -> usize {
         let Resource {
@@ -107,7 +107,7 @@ impl Subscription {
         max_bytes: usize,
         retire: bool,
     ) -> Option<Difference> {
-        let Changes {
+        let ChangedResources {
             resources,
             mut removed,
             ..
@@ -138,8 +138,8 @@ impl Subscription {
     }
 
     /// Takes marks until the response is full, and adds what differs.
-    fn changes(&mut self, view: &dyn View, scope: &Scope, max_bytes: usize) -> Changes {
-        let mut changes = Changes::default();
+    fn changes(&mut self, view: &dyn View, scope: &Scope, max_bytes: usize) -> ChangedResources {
+        let mut changes = ChangedResources::default();
         let mut listed = Vec::new();
         let marked: Vec<Arc<str>> = match std::mem::replace(&mut self.pending, Pending::nothing()) {
             Pending::Names(names) => names.into_iter().collect(),
@@ -164,7 +164,7 @@ impl Subscription {
             .into_iter()
             .map(|found| (Arc::clone(&found.name), Some(found)));
         for (name, resource) in looked_up.into_iter().chain(listed) {
-            let size = resource.as_ref().map_or(0, Changes::size);
+            let size = resource.as_ref().map_or(0, ChangedResources::size);
             if changes.bytes > 0 && changes.bytes.saturating_add(size) > max_bytes {
                 self.pending.add(name);
             } else {

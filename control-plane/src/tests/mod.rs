@@ -1,6 +1,7 @@
 //! The servers over real sockets, with real clients.
 
 mod ads;
+mod agent;
 mod api;
 pub(crate) mod bench;
 mod browser;

@@ -2,6 +2,7 @@
 //!
 //! - `golden`: manifests and the result of injecting them
 //! - `rules`: which pods are injected, which are refused and how the refusal reads
+//! - `classic`: containers beside the app's
 //! - `warnings`: what is injected and will not work as expected
 //! - `properties`: a second injection changes nothing; everything else in the pod stays
 //! - `settings`: of the mesh, in each pod
@@ -10,6 +11,7 @@
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
+mod classic;
 mod documented;
 mod golden;
 mod peers;

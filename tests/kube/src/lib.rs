@@ -18,6 +18,7 @@
 mod api_server;
 mod cluster;
 mod command;
+mod control;
 mod control_plane;
 mod fake_shop;
 pub mod held;
@@ -31,7 +32,8 @@ mod wait;
 pub use api_server::ApiServer;
 pub use cluster::{Channel, Cluster, Namespace, Output};
 pub use command::{component, program, run, succeed};
-pub use control_plane::{Bench, Control, NAMESPACE, of_chart, openssl};
+pub use control::Control;
+pub use control_plane::{Bench, NAMESPACE, of_chart, openssl};
 pub use fake_shop::{Change, FakeShop};
 pub use helm::{Helm, HelmVersion};
 pub use kubectl::Kubectl;
