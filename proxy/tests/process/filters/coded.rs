@@ -25,17 +25,19 @@ pub fn scripted(tcp: TcpStream) {
                 line => lines.push(line.to_owned()),
             }
         }
-        let value = |name: &str| {
+        let values = |name: &str| {
             let prefix = format!("{name}: ");
-            let line = lines.iter().find(|line| line.starts_with(&prefix))?;
-            Some(line[prefix.len()..].to_owned())
+            let found = lines.iter().filter_map(|line| line.strip_prefix(&prefix));
+            found.map(str::to_owned).collect::<Vec<_>>()
         };
+        let value = |name: &str| values(name).into_iter().next();
         let status = value("x-status").unwrap_or_else(|| "200".into());
         let length = value("x-length").map_or(1000, |length| length.parse().unwrap());
         let text = "all of the same text, ".bytes();
         let mut body: Vec<u8> = text.cycle().take(length).collect();
         let is_bodiless = lines[0].starts_with("HEAD") || matches!(&*status, "204" | "304");
-        let accepted = value("accept-encoding").unwrap_or_default();
+        // Envoy joins the values of several fields.
+        let accepted = values("accept-encoding").join(",");
         let mut answer = format!("HTTP/1.1 {status} Told\r\nx-got: {accepted}\r\n");
         let sent = match (value("content-length"), value("transfer-encoding")) {
             (_, Some(_)) => chunked(&mut reader),

@@ -60,7 +60,7 @@ async fn an_unknown_field_of_a_policy_is_named_and_opens_nothing() {
         &server,
         &policy("AuthorizationPolicy", json!({"rules": rules})),
     );
-    let weak = json!({"mtls": {"mode": "Permissive"}, "selector": {"app": "old"}});
+    let weak = json!({"mtls": {"mode": "Permissive"}, "workloadSelector": {"app": "old"}});
     apply(&server, &policy("MeshPolicy", weak));
 
     let control = ControlPlane::start(&server, true).await;
@@ -74,7 +74,7 @@ async fn an_unknown_field_of_a_policy_is_named_and_opens_nothing() {
     says(
         &server,
         "meshpolicies.mesh.anyam.dev",
-        Some("spec.selector: unknown field"),
+        Some("spec.workloadSelector: unknown field"),
     )
     .await;
     let rules_in_force = || {

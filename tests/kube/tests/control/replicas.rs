@@ -62,10 +62,8 @@ async fn whichever_replica_is_asked_answers_for_all_proxies() {
     }
 
     bench.pod("web-0", "web");
-    bench.pod("cart-0", "cart");
     let other = "10.1.2.4";
-    let status = json!({"phase": "Running", "podIP": other, "podIPs": [{"ip": other}]});
-    bench.set_status("cart-0", &status);
+    bench.pod_at("cart-0", "cart", other.parse().unwrap());
     let root = bench.root("shop").await;
     let web = bench.token("web-0", "web", "anyam-ca");
     let web = bench

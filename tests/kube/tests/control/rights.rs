@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use anyam_tests_kube::{Channel, Kubectl, until};
+use anyam_tests_kube::{Channel, Helm, Kubectl, until};
 use serde_json::Value;
 use xds_proto::yaml;
 
@@ -26,10 +26,10 @@ const OBJECTS: &str = "
   spec: {action: Allow, rules: [{}]}}
 ---
 {apiVersion: mesh.anyam.dev/v1alpha1, kind: BackendPolicy, metadata: {name: web, namespace: shop},
-  spec: {targetRefs: [{kind: Service, name: web}], connectTimeout: 1s}}
+  spec: {targetRefs: [{kind: Service, name: web}], retry: {attempts: 1}}}
 ---
 {apiVersion: mesh.anyam.dev/v1alpha1, kind: Workload, metadata: {name: vm, namespace: shop},
-  spec: {address: 10.9.9.9, serviceAccount: web, ports: [{port: 80}]}}
+  spec: {addresses: [10.9.9.9], serviceAccount: web, ports: [{name: http, port: 80}]}}
 ";
 
 /// `verb group/resource/subresource name`, the name only where a rule limits names.
@@ -102,8 +102,11 @@ fn used(bench: &Bench) -> BTreeSet<Right> {
 async fn each_right_of_the_chart_is_used() {
     let bench = Bench::start();
     bench.server.install_gateway_api(Channel::Standard);
-    let others = of_chart(&["CustomResourceDefinition", "MutatingWebhookConfiguration"]);
-    bench.server.kubectl_with(&others, &["create", "-f", "-"]);
+    let webhooks = of_chart(&["MutatingWebhookConfiguration"]);
+    bench.server.kubectl_with(&webhooks, &["create", "-f", "-"]);
+    let definitions = Helm::chart().join("files/crds");
+    let definitions = definitions.to_string_lossy();
+    bench.server.kubectl(&["create", "-f", &definitions]);
     let established = [
         "wait",
         "--for=condition=Established",
