@@ -26,12 +26,14 @@ fn whatever_a_kubeconfig_authenticates_by_works() {
     // Tokens, and files with tokens.
     let secret = token(&server, "robot");
     let user = "system:serviceaccount:default:robot";
+    // The API server says who asks, and that the user has no rights.
+    let refused = [user, "cannot get resource"];
     let by_token = Anyam::of_user(&server, &json!({"token": secret}));
-    by_token.refused(&["stat", "-n", "default"], &["no Anyam"]);
+    by_token.refused(&["stat", "-n", "default"], &refused);
     let file = by_token.file("token");
     std::fs::write(&file, &secret).unwrap();
     let by_file = Anyam::of_user(&server, &json!({"tokenFile": file}));
-    by_file.refused(&["stat", "-n", "default"], &["no Anyam"]);
+    by_file.refused(&["stat", "-n", "default"], &refused);
 
     // Plugins.
     let credential = json!({
@@ -48,7 +50,7 @@ fn whatever_a_kubeconfig_authenticates_by_works() {
     }});
     script(&format!("echo '{credential}'"));
     let by_plugin = Anyam::of_user(&server, &exec);
-    by_plugin.refused(&["stat", "-n", "default"], &["no Anyam"]);
+    by_plugin.refused(&["stat", "-n", "default"], &refused);
     script("echo secret; echo 'no session, log in' >&2; exit 3");
     let failed = by_plugin.refused(
         &["stat"],

@@ -128,17 +128,22 @@ fn kubectl_prints_columns_and_conditions() {
         (head, words(row))
     };
     let (head, row) = table("aap");
-    assert_eq!(head, ["NAME", "TARGETS", "ACTION", "ACCEPTED", "AGE"]);
-    assert_eq!(row[2..4], ["Deny", "True"]);
+    assert_eq!(
+        head,
+        ["NAME", "TARGETS", "SELECTOR", "ACTION", "ACCEPTED", "AGE"]
+    );
+    assert_eq!(row[3..5], ["Deny", "True"]);
     let (head, row) = table("awl");
     assert_eq!(head, ["NAME", "ADDRESSES", "ACCOUNT", "ACCEPTED", "AGE"]);
     assert_eq!(row[2], "web.frontend");
     let (head, row) = table("amp");
     assert_eq!(
         head,
-        ["NAME", "TARGETS", "MTLS", "EGRESS", "ACCEPTED", "AGE"]
+        [
+            "NAME", "TARGETS", "SELECTOR", "MTLS", "EGRESS", "ACCEPTED", "AGE"
+        ]
     );
-    assert_eq!(row[2..4], ["Strict", "Block"]);
+    assert_eq!(row[3..5], ["Strict", "Block"]);
     let (head, row) = table("abp");
     assert_eq!(head, ["NAME", "TARGETS", "BALANCER", "ACCEPTED", "AGE"]);
     assert_eq!(row[2], "RoundRobin");
