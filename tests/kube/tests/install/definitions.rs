@@ -132,7 +132,8 @@ fn kubectl_prints_columns_and_conditions() {
         head,
         ["NAME", "TARGETS", "SELECTOR", "ACTION", "ACCEPTED", "AGE"]
     );
-    assert_eq!(row[3..5], ["Deny", "True"]);
+    // It has no selector.
+    assert_eq!(row[2..4], ["Deny", "True"]);
     let (head, row) = table("awl");
     assert_eq!(head, ["NAME", "ADDRESSES", "ACCOUNT", "ACCEPTED", "AGE"]);
     assert_eq!(row[2], "web.frontend");
@@ -143,7 +144,7 @@ fn kubectl_prints_columns_and_conditions() {
             "NAME", "TARGETS", "SELECTOR", "MTLS", "EGRESS", "ACCEPTED", "AGE"
         ]
     );
-    assert_eq!(row[3..5], ["Strict", "Block"]);
+    assert_eq!(row[2..4], ["Strict", "Block"]);
     let (head, row) = table("abp");
     assert_eq!(head, ["NAME", "TARGETS", "BALANCER", "ACCEPTED", "AGE"]);
     assert_eq!(row[2], "RoundRobin");
