@@ -2,9 +2,11 @@
 //! filters.
 //!
 //! - `name`: by which routes override filters; `rate_limit`: the local rate limit and the actions that describe requests to it
+//! - `stateful_session`: sessions that stay on an endpoint
 
 mod name;
 mod rate_limit;
+mod stateful_session;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -17,6 +19,7 @@ pub use self::rate_limit::{
     Buckets, Descriptor, DescriptorMatch, LocalRateLimit, RateLimit, RateLimitAction,
     RouteRateLimits, VhRateLimits,
 };
+pub use self::stateful_session::{SessionCookie, SessionState, StatefulSession};
 use super::policy::Rbac;
 use super::route::HeaderAppend;
 use crate::matcher::{HeaderMatch, HeaderName, StringMatch};
@@ -42,13 +45,18 @@ pub enum FilterConfig {
     HeaderMutation(HeaderMutation),
     /// Bytes of a request's body that are waited for at most (`max_request_bytes`).
     Buffer(usize),
+    /// `None`: no session, the filter's own configuration where only routes have one.
+    StatefulSession(Option<Arc<StatefulSession>>),
 }
 
 impl FilterConfig {
     /// Whether the filter has something to do with responses.
     pub fn sees_responses(&self) -> bool {
         match self {
-            Self::LocalRateLimit(_) | Self::Cors(_) | Self::HeaderMutation(_) => true,
+            Self::LocalRateLimit(_)
+            | Self::Cors(_)
+            | Self::HeaderMutation(_)
+            | Self::StatefulSession(_) => true,
             Self::Rbac(_) | Self::Fault(_) | Self::Buffer(_) => false,
         }
     }

@@ -49,6 +49,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use prometheus::IntCounter;
+use tokio::sync::Notify;
 use xds_proto::envoy::config::cluster::v3 as cluster_pb;
 use xds_proto::envoy::config::endpoint::v3 as endpoint_pb;
 use xds_proto::envoy::config::listener::v3 as listener_pb;
@@ -88,6 +89,8 @@ pub struct Compiler {
     ids: AtomicU64,
     pub counts: Counts,
     filter_names: FilterNames,
+    /// Of all clusters ([`Cluster::rebuild`]).
+    rebuild: Arc<Notify>,
     /// Assignments whose cluster is not there yet, by EDS service name.
     waiting: HashMap<Name, Arc<Assignment>>,
     services: known::Services,
@@ -183,6 +186,7 @@ impl Compiler {
             ids: AtomicU64::new(1),
             counts: Counts::new(registry)?,
             filter_names: FilterNames::default(),
+            rebuild: Arc::default(),
             waiting: HashMap::new(),
             services: known::Services::default(),
             peers: known::PeerAddresses::default(),

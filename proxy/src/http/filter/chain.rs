@@ -1,6 +1,6 @@
 //! Runs the filters over a request, and in reverse order over its response.
 
-use super::{StreamFilters, cors, fault, header_mutation, local_ratelimit, rbac};
+use super::{StreamFilters, cors, fault, header_mutation, local_ratelimit, rbac, stateful_session};
 use crate::config::filter::{FilterConfig, HttpFilter};
 use crate::config::route::Route;
 use crate::http::h1::Framing;
@@ -108,6 +108,10 @@ impl Exchange<'_, '_> {
                 }
                 Ok(fault.abort(&mut self.info))
             }
+            FilterConfig::StatefulSession(own) => {
+                stateful_session::on_request(own, of_route, place, info);
+                Ok(None)
+            }
             FilterConfig::Buffer(own) => {
                 let most = match of_route {
                     Some(FilterConfig::Buffer(most)) => *most,
@@ -140,6 +144,7 @@ pub fn on_response(info: &mut StreamInfo) {
             }
             FilterConfig::Cors(_) => cors::on_response(place, info),
             FilterConfig::LocalRateLimit(_) => local_ratelimit::on_response(place, info),
+            FilterConfig::StatefulSession(_) => stateful_session::on_response(place, info),
             FilterConfig::Rbac(_) | FilterConfig::Fault(_) | FilterConfig::Buffer(_) => {}
         }
     }

@@ -2,7 +2,8 @@
 //! on its way out, in reverse order. The router is the last and is not a filter here.
 //!
 //! - `chain`: runs the filters over a request and its response; `wait`: what a filter may wait for
-//! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `header_mutation`: a file per filter
+//! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `header_mutation`,
+//!   `stateful_session`: a file per filter
 //! - `throttle`: a response's body at the rate that a filter sets
 //!
 //! Filters are an enum and are called directly: a chain costs what its filters do, and only a filter
@@ -16,6 +17,7 @@ mod fault;
 mod header_mutation;
 mod local_ratelimit;
 pub(crate) mod rbac;
+mod stateful_session;
 mod throttle;
 mod wait;
 
@@ -48,6 +50,7 @@ enum FilterState {
     Fault(#[expect(dead_code, reason = "a guard, held while the fault lasts")] fault::ActiveFault),
     Cors(cors::Allowed),
     LocalRateLimit(local_ratelimit::CheckedLimit),
+    StatefulSession(stateful_session::StreamSession),
 }
 
 impl StreamFilters {

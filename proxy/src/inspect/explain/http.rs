@@ -201,6 +201,7 @@ fn filters(
             FilterConfig::Cors(_) => "answers preflight requests of allowed origins",
             FilterConfig::HeaderMutation(_) => "may change headers, which is not tried here",
             FilterConfig::Buffer(_) => "waits for the request's whole body",
+            FilterConfig::StatefulSession(_) => "keeps a session on one endpoint",
         };
         decisions.push("filter", Outcome::Info, &filter.name, what);
         true

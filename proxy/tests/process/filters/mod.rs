@@ -10,7 +10,7 @@ mod cors;
 mod fault;
 mod header_mutation;
 mod local_ratelimit;
-mod side;
+pub mod side;
 mod upstream;
 
 use serde_json::{Value, json};
