@@ -68,7 +68,7 @@ fn a_service_with_fields_that_are_not_supported_is_served_and_names_them() {
         mesh.not_met(),
         [
             format!("Service shop/mail: AllFields FieldLeftOut: {affinity}"),
-            format!("Service shop/web: AllFields FieldLeftOut: {affinity}; {policy}"),
+            format!("Service shop/web: AllFields FieldLeftOut: {policy}"),
         ]
     );
     // What it says is taken back with the fields.

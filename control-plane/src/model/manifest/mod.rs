@@ -2,11 +2,13 @@
 //!
 //! - [`object`], [`values`], [`families`]: what all objects share; values checked while they are read
 //! - [`read`]: a manifest into one of [`service`], [`endpoint_slice`], [`workload`], [`route`] (with [`route_spec`],
-//!   [`match_spec`], [`filter_spec`], [`cors_spec`], [`path_edit_spec`], [`reference`](mod@reference)),
-//!   [`authorization`], [`policy`] (with [`resilience`]), [`grant`]
+//!   [`match_spec`], [`filter_spec`], [`cors_spec`], [`path_edit_spec`],
+//!   [`session_spec`], [`reference`](mod@reference)),
+//!   [`authorization`], [`policy`] (with [`resilience`], [`balancing`]), [`grant`]
 //! - [`schema`]: JSON schemas of the values in our own kinds
 
 pub mod authorization;
+pub mod balancing;
 pub mod cors_spec;
 pub mod endpoint_slice;
 pub mod families;
@@ -23,5 +25,6 @@ pub mod route;
 pub mod route_spec;
 pub mod schema;
 pub mod service;
+pub mod session_spec;
 pub mod values;
 pub mod workload;

@@ -96,6 +96,8 @@ pub struct Service {
     pub families: Families,
     pub headless: bool,
     pub publish_not_ready: bool,
+    /// `sessionAffinity: ClientIP`: calls of one address go to one endpoint.
+    pub client_ip_affinity: bool,
     /// Names of ports left out because they are not TCP.
     pub left_out: Vec<String>,
     /// Fields that the mesh does not support, and does not use.
@@ -186,7 +188,8 @@ pub struct ServiceSpec {
     _load_balancer_ip: IgnoredAny,
     #[serde(default, rename = "loadBalancerSourceRanges")]
     _load_balancer_source_ranges: IgnoredAny,
-    /// Only settings of `sessionAffinity: ClientIP`, which is not used.
+    /// How long kube-proxy remembers a client. The mesh remembers none: an address has its endpoint
+    /// by a hash, for as long as the endpoints are the same.
     #[serde(default, rename = "sessionAffinityConfig")]
     _session_affinity_config: IgnoredAny,
     /// A hint, which kube-proxy too may ignore.
@@ -240,24 +243,7 @@ impl Service {
     /// Fields that contradict each other.
     pub fn new(meta: Meta, spec: ServiceSpec) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
-        // They choose among endpoints, all of which the Service leads to: it is served without.
-        let unsupported = [
-            ("sessionAffinity", &spec.session_affinity, "None"),
-            (
-                "internalTrafficPolicy",
-                &spec.internal_traffic_policy,
-                "Cluster",
-            ),
-        ]
-        .into_iter()
-        .filter_map(|(field, value, supported)| {
-            let value = value.as_deref().filter(|value| *value != supported)?;
-            let message = format!(
-                "`{value}` is not supported by the mesh, and not used; supported: {supported}"
-            );
-            Some(FieldError::new(format!("spec.{field}"), message))
-        })
-        .collect();
+        let unsupported = unsupported(&spec);
         if spec.service_type == ServiceType::ExternalName {
             return external(meta, spec.external_name, unsupported);
         }
@@ -304,6 +290,7 @@ impl Service {
             families: families(&spec.ip_families),
             headless,
             publish_not_ready: spec.publish_not_ready_addresses,
+            client_ip_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
             left_out,
             unsupported,
             external_name: None,
@@ -313,6 +300,27 @@ impl Service {
     pub fn port(&self, number: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|port| port.number == number)
     }
+}
+
+/// Fields that choose among endpoints, all of which the Service leads to: it is served without.
+fn unsupported(spec: &ServiceSpec) -> Vec<FieldError> {
+    let affinities: &[&str] = match spec.service_type {
+        ServiceType::ExternalName => &["None"],
+        _ => &["None", "ClientIP"],
+    };
+    let (affinity, policy) = (&spec.session_affinity, &spec.internal_traffic_policy);
+    let fields = [
+        ("sessionAffinity", affinity, affinities),
+        ("internalTrafficPolicy", policy, &["Cluster"]),
+    ];
+    let unsupported = fields.into_iter().filter_map(|(field, value, supported)| {
+        let value = value.as_deref().filter(|it| !supported.contains(it))?;
+        let supported = supported.join(", ");
+        let message =
+            format!("`{value}` is not supported by the mesh, and not used; supported: {supported}");
+        Some(FieldError::new(format!("spec.{field}"), message))
+    });
+    unsupported.collect()
 }
 
 /// Kubernetes gives such a service no address, and ignores its selector and ports.
@@ -333,6 +341,7 @@ fn external(
             families: Families::BOTH,
             headless: true,
             publish_not_ready: false,
+            client_ip_affinity: false,
             left_out: Vec::new(),
             unsupported,
             external_name: Some(name.to_owned()),
