@@ -3,7 +3,7 @@
 //! - [`server`]: authentication, and the table of paths; `listen`: sockets and limits;
 //!   `connections`: limits of connections that need no credential.
 //! - [`auth`]: token, sessions, names; [`reply`]: responses and errors.
-//! - [`proxies`], [`routes`], [`check`], [`explain`], [`tap`]: what is behind the paths;
+//! - [`proxies`], [`routes`] (with `connection_routes`, `backend`), [`check`], [`explain`], [`tap`]: what is behind the paths;
 //!   [`observed`]: conditions that only traffic shows; `query`: query strings; `clock`: points in
 //!   time as people read them.
 //! - [`declared`]: queries to the sources; [`metrics`](crate::metrics): our own, for Prometheus.
@@ -23,8 +23,10 @@
 )]
 
 pub mod auth;
+mod backend;
 pub mod check;
 mod clock;
+mod connection_routes;
 pub(crate) mod connections;
 mod dashboard;
 pub mod declared;

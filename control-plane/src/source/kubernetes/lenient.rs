@@ -130,7 +130,7 @@ impl Repair<'_> {
     /// without it.
     fn take_out(&mut self, path: &str, removed: &mut Removed) -> Option<Repaired> {
         match self.kind {
-            Kind::HttpRoute | Kind::GrpcRoute => self.of_route(path, removed),
+            kind if kind.is_route() => self.of_route(path, removed),
             _ => self.of_others(path, removed).then_some(Repaired::Unused),
         }
     }
@@ -162,7 +162,8 @@ impl Repair<'_> {
             | Kind::EndpointSlice
             | Kind::Workload
             | Kind::HttpRoute
-            | Kind::GrpcRoute => self.remove(path, removed),
+            | Kind::GrpcRoute
+            | Kind::TcpRoute => self.remove(path, removed),
         }
     }
 
