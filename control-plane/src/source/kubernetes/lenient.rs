@@ -163,7 +163,8 @@ impl Repair<'_> {
             | Kind::Workload
             | Kind::HttpRoute
             | Kind::GrpcRoute
-            | Kind::TcpRoute => self.remove(path, removed),
+            | Kind::TcpRoute
+            | Kind::TlsRoute => self.remove(path, removed),
         }
     }
 
@@ -188,6 +189,13 @@ impl Repair<'_> {
         }
         if matches!(path, "spec.parentRefs" | "spec.rules") {
             return None;
+        }
+        if self.kind == Kind::TlsRoute && path.starts_with("spec.hostnames") {
+            // Without any it would match every name.
+            let (index, _) = element(path, "spec.hostnames")?;
+            let others = self.elements("spec.hostnames") > 1;
+            let gone = others && self.remove(&format!("spec.hostnames[{index}]"), removed);
+            return gone.then_some(Repaired::MatchDropped);
         }
         let Some((index, rest)) = element(path, "spec.rules") else {
             return self.remove(path, removed).then_some(Repaired::Unused);
