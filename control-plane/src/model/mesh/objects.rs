@@ -80,6 +80,16 @@ impl Objects {
             .map(|id| &id.key)
     }
 
+    /// Ids of a kind.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<ObjectId>> {
+        let first = ObjectId {
+            kind,
+            key: Key::new("", ""),
+        };
+        let all = self.by_id.range(first..).map(|(id, _)| id);
+        all.take_while(move |id| id.kind == kind)
+    }
+
     /// Services with an EndpointSlice that has one of these addresses.
     pub fn services_at(&self, addresses: &[IpAddr]) -> BTreeSet<&Key> {
         let slices = addresses

@@ -178,7 +178,10 @@ fn invalid_rules(route: &Route, left_out: &[LeftOut]) -> InvalidRules {
             LeftOutEffect::RuleDropped(rule) => drop(dropped.insert(rule)),
             LeftOutEffect::RuleFails(rule) => drop(failing.insert(rule)),
             LeftOutEffect::MatchDropped => {}
-            LeftOutEffect::ShareFails | LeftOutEffect::Unused | LeftOutEffect::Bounded => continue,
+            LeftOutEffect::ShareFails
+            | LeftOutEffect::CallsFail
+            | LeftOutEffect::Unused
+            | LeftOutEffect::Bounded => continue,
         }
         messages.push(format!("Dropped Rule: {part}"));
     }

@@ -1,10 +1,12 @@
 //! An API server without nodes, as tests that need no pods use it.
 //!
 //! `objects`: watch, Lease, tokens; `webhook`: calls of the API server; `life`: restarts, several
-//! at once, nothing left behind; `status`: conditions that the control plane writes.
+//! at once, nothing left behind; `status`: conditions that the control plane writes;
+//! `connections`: those of TCPRoutes, TLSRoutes and BackendTLSPolicies, with the ConfigMaps that these name.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod connections;
 mod life;
 mod objects;
 mod status;

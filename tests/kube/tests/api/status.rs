@@ -15,17 +15,17 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// A status that is written again and again waits up to a minute.
-const TIMEOUT: Duration = Duration::from_secs(90);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A control plane's source, model and writer of statuses.
-struct ControlPlane {
+pub(super) struct ControlPlane {
     translator: Arc<Translator>,
     leads: watch::Sender<bool>,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl ControlPlane {
-    async fn start(server: &ApiServer, leads: bool) -> Self {
+    pub(super) async fn start(server: &ApiServer, leads: bool) -> Self {
         let client = server.client().await;
         let cluster = Cluster::new(client.clone(), "test");
         let statuses = cluster.statuses();
@@ -62,7 +62,7 @@ impl Drop for ControlPlane {
     }
 }
 
-fn apply(server: &ApiServer, objects: &[Value]) {
+pub(super) fn apply(server: &ApiServer, objects: &[Value]) {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
     let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
     server.kubectl_with(&list.to_string(), &arguments);
@@ -83,7 +83,7 @@ fn route(name: &str, parents: Value, rules: Value) -> Value {
     })
 }
 
-fn get(server: &ApiServer, resource: &str, name: &str) -> Value {
+pub(super) fn get(server: &ApiServer, resource: &str, name: &str) -> Value {
     serde_json::from_str(&server.kubectl(&["get", resource, name, "-o", "json"])).unwrap()
 }
 
@@ -94,7 +94,7 @@ fn entries(route: &Value) -> (Vec<Value>, Vec<Value>) {
     all.partition(|entry| entry["controllerName"] == CONTROLLER)
 }
 
-fn condition(of: &Value, kind: &str) -> Value {
+pub(super) fn condition(of: &Value, kind: &str) -> Value {
     let all = of["conditions"].as_array().cloned().unwrap_or_default();
     let found = all.into_iter().find(|it| it["type"] == kind);
     found.unwrap_or_default()
