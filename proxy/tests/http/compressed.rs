@@ -231,8 +231,13 @@ async fn noise(taken: Arc<AtomicUsize>) -> SocketAddr {
             read_message(&mut tcp, &mut Vec::new()).await;
             tcp.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
             let mut random = fastrand::Rng::with_seed(5);
-            let piece: Vec<u8> = (0..64 << 10).map(|_| random.u8(..)).collect();
-            while let Ok(written) = tcp.write(&piece).await {
+            let mut piece = vec![0; 64 << 10];
+            loop {
+                // Anew each time: what repeats is not noise to a coding with a long window.
+                random.fill(&mut piece);
+                let Ok(written) = tcp.write(&piece).await else {
+                    return;
+                };
                 taken.fetch_add(written, SeqCst);
             }
         }

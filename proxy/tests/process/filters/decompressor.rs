@@ -144,7 +144,7 @@ fn wrong_bodies_and_bombs_are_refused() {
     ] {
         assert_eq!(ours.ask_bytes(&request).status, status);
     }
-    // A response has begun when it turns out to be one.
+    // A response is cut when it turns out to be one, after its head or with it.
     let mut tcp = ours.connect();
     let length = 16 << 20;
     let request =
@@ -152,8 +152,7 @@ fn wrong_bodies_and_bombs_are_refused() {
     tcp.write_all(request.as_bytes()).unwrap();
     let mut seen = Vec::new();
     let _ = std::io::Read::read_to_end(&mut tcp, &mut seen);
-    let head = String::from_utf8_lossy(&seen[..seen.len().min(300)]).into_owned();
-    assert!(seen.starts_with(b"HTTP/1.1 200 "), "{head}");
+    assert!(seen.is_empty() || seen.starts_with(b"HTTP/1.1 200 "));
     assert!(
         seen.len() < length && !seen.ends_with(b"0\r\n\r\n"),
         "{}",
