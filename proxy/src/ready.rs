@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::loopback;
 
-/// Between two requests: readiness is another process's, which has no event to wait for.
+/// Between two requests. The sidecar is another process, and its readiness port has no subscription:
+/// it is polled, as the kubelet's probes do.
 const PAUSE: Duration = Duration::from_millis(100);
+
 /// The sidecar was not ready in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the sidecar whose readiness port is {port} was not ready within {within:?}: {why}")]

@@ -28,8 +28,8 @@ fn a_classic_sidecar_is_ready_before_the_app_starts_and_stays_until_it_ends() {
         15020
     );
 
-    // A choice of the pod's own stays; a native sidecar needs none of this. It gets the signal when the
-    // app has ended, so it is told before.
+    // A choice of the pod's own stays; a native sidecar needs none of this. The kubelet sends it SIGTERM
+    // only after the app's containers have ended, so a preStop hook begins its drain.
     pod["metadata"]["annotations"][default] = "other".into();
     assert_eq!(
         injected(&pod).0["metadata"]["annotations"][default],

@@ -16,6 +16,29 @@ async fn repeats() -> std::net::SocketAddr {
     h1(|request| ok(&request.to_lowercase())).await
 }
 
+/// An upstream that sends all it has at once, before the end of the body, and closes the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_of_a_response_that_is_cut_reaches_the_client() {
+    for response in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\nno size\r\n",
+    ] {
+        let upstream = listen(move |mut tcp, _| async move {
+            read_message(&mut tcp, &mut Vec::new()).await;
+            tcp.write_all(response.as_bytes()).await.unwrap();
+        })
+        .await;
+        let proxy = Proxy::start(Setup::new(upstream));
+        let mut client = Client::connect(proxy.address).await;
+        client.send(&get("/")).await;
+        let seen = client.rest().await;
+        assert!(seen.starts_with("HTTP/1.1 200 "), "{response}: {seen}");
+        assert!(seen.contains("part"), "{response}: {seen}");
+        assert!(!seen.ends_with("0\r\n\r\n"), "{response}: {seen}");
+    }
+}
+
 fn upgrade(kind: &str, more: &str) -> String {
     format!("GET /u HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: {kind}\r\n{more}\r\n")
 }

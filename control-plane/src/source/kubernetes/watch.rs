@@ -321,7 +321,7 @@ fn is_not_found(error: &watcher::Error) -> bool {
 fn advice(error: &watcher::Error) -> &'static str {
     match status_of(error) {
         Some(status) if status.code == FORBIDDEN => {
-            "may not be read: let the control plane's service account get, list and watch it"
+            "may not be read: let the control plane's service account get, list and watch it (an API server that has just started answers so until it has read its roles)"
         }
         // A resourceVersion that is too old: everything is listed again.
         Some(status) if status.code == GONE => "is listed again",

@@ -11,7 +11,7 @@ use crate::metrics::CompressorMetrics;
 
 /// envoy.extensions.filters.http.compressor.v3.Compressor.
 pub struct Compression {
-    pub library: CompressionLibrary,
+    pub algorithm: CompressionLibrary,
     /// Chosen before others that the client accepts as gladly.
     pub choose_first: bool,
     /// `None`: requests are not compressed.

@@ -7,7 +7,7 @@ use crate::metrics::DecompressorMetrics;
 
 /// envoy.extensions.filters.http.decompressor.v3.Decompressor.
 pub struct Decompression {
-    pub library: DecompressionLibrary,
+    pub algorithm: DecompressionLibrary,
     pub request: DecompressionDirection,
     /// Upstreams are told that responses may come in this coding.
     pub advertise: bool,

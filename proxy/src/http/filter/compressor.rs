@@ -99,7 +99,7 @@ fn compress_request(
     settings.metrics.compressed.inc();
     info.keep_authorised_head(heads);
     info.request.remove(HeaderId::ContentLength);
-    let coding = own.library.coding().name();
+    let coding = own.algorithm.coding().name();
     info.request
         .set(HeaderId::ContentEncoding, coding.as_bytes());
     *body = BodyLength::Unknown;
@@ -142,7 +142,7 @@ pub fn on_response<'a>(
     let head = &mut info.response;
     edit_etag(head, settings.etag);
     head.remove(HeaderId::ContentLength);
-    let coding = filter.own.library.coding();
+    let coding = filter.own.algorithm.coding();
     head.set(HeaderId::ContentEncoding, coding.name().as_bytes());
     vary(head);
     let filters = info.filters.response_body.get_or_insert_default();
@@ -156,7 +156,7 @@ fn offers<'a>(
 ) -> SmallVec<[Offer; 3]> {
     let mut offers = SmallVec::<[Offer; 3]>::new();
     for one in chain {
-        let coding = one.library.coding();
+        let coding = one.algorithm.coding();
         let is_new = offers.iter().all(|offer| offer.coding != coding);
         if is_new && is_allowed(&one.response.common, media_type) {
             offers.push(Offer {
@@ -175,7 +175,7 @@ fn is_accepted(own: &Compression, state: Option<&FilterState>, offers: &[Offer])
         metrics.no_accept_header.inc();
         return false;
     };
-    let is_own = |coding: ContentCoding| coding == own.library.coding();
+    let is_own = |coding: ContentCoding| coding == own.algorithm.coding();
     match accepted.choose(offers) {
         EncodingChoice::Named(coding) if is_own(coding) => {
             metrics.header_compressor_used.inc();
@@ -299,7 +299,7 @@ impl Compressor {
     /// `None`: there is no memory for it.
     fn new(own: &Compression, direction: &CommonDirection) -> Option<Self> {
         Some(Self {
-            encoder: Encoder::new(&own.library).map_err(failed).ok()?,
+            encoder: Encoder::new(&own.algorithm).map_err(failed).ok()?,
             unflushed: false,
             metrics: direction.metrics.clone(),
         })

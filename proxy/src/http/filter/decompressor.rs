@@ -32,7 +32,7 @@ pub fn on_request(
     info: &mut StreamInfo,
     heads: &Heads,
 ) {
-    let coding = own.library.coding;
+    let coding = own.algorithm.coding;
     if own.response.enabled && own.advertise {
         info.keep_authorised_head(heads);
         advertise(&mut info.request, coding);
@@ -78,10 +78,10 @@ fn decoder(
 ) -> Option<Decoder> {
     let may =
         direction.ignore_no_transform || !has_token(head, HeaderId::CacheControl, b"no-transform");
-    let coding = own.library.coding.name().as_bytes();
+    let coding = own.algorithm.coding.name().as_bytes();
     let is_coded = last_coding(head).is_some_and(|last| last.eq_ignore_ascii_case(coding));
     match direction.enabled && may && is_coded {
-        true => Decoder::new(&own.library),
+        true => Decoder::new(&own.algorithm),
         false => None,
     }
 }
@@ -153,7 +153,7 @@ impl Decompressor {
             more: false,
             read: 0,
             written: 0,
-            max_ratio: own.library.max_ratio,
+            max_ratio: own.algorithm.max_ratio,
             blame,
             metrics: direction.metrics.clone(),
         }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -368,6 +368,11 @@ impl Exchange<'_, '_> {
     /// stream is then for the codec's loop to end.
     async fn fail(&mut self, failure: &Failure) -> Result<(), Failure> {
         if self.started || !failure.can_be_answered() {
+            // What is queued of a response that has begun, its head perhaps, goes out before the end
+            // as far as the client takes it now.
+            let _ = self
+                .down
+                .poll_flush(&mut Context::from_waker(Waker::noop()));
             let answer = failure.response();
             self.info.flags.insert(answer.flags);
             self.info.details = match answer.details.strip_prefix(BEFORE) {

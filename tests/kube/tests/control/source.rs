@@ -52,6 +52,7 @@ async fn sidecars_hold_what_the_api_server_has_after_a_storm_of_changes() {
     pod.use_all(shop.addresses().map(SocketAddr::from));
     holds_what_is_listed(&pod, &shop).await;
 
+    let mut restarted = 0;
     for half in 0..2 {
         for crowd in 0..shop.len() {
             for _ in 0..PODS_OF_EACH / 2 {
@@ -63,11 +64,13 @@ async fn sidecars_hold_what_the_api_server_has_after_a_storm_of_changes() {
         }
         holds_what_is_listed(&pod, &shop).await;
         if half == 0 {
+            control.assert_rights();
             restart(&bench).await;
             holds_what_is_listed(&pod, &shop).await;
+            restarted = control.log().len();
         }
     }
-    control.assert_rights();
+    control.assert_rights_since(restarted);
 }
 
 async fn answers(bench: &Bench) {
@@ -108,6 +111,7 @@ async fn traffic_goes_on_without_the_api_server_and_changes_are_followed_again()
     let load = client.load(cart);
     load.goes_on(50).await;
 
+    control.assert_rights();
     let before = server.certificate_chain();
     bench.server.stop("apiserver");
     control.logs("cannot be watched now").await;
@@ -136,7 +140,6 @@ async fn traffic_goes_on_without_the_api_server_and_changes_are_followed_again()
         }
     })
     .await;
-    control.assert_rights();
 }
 
 /// The names of Services in namespace `shop` that a control plane has.
@@ -182,6 +185,7 @@ async fn after_410_gone_everything_is_listed_again() {
         .server
         .kubectl(&["delete", "service", "goes", "--namespace=shop"]);
     create("comes");
+    control.assert_rights();
     restart(&bench).await;
     control.signal("CONT");
     control.logs("is listed again").await;
@@ -193,5 +197,4 @@ async fn after_410_gone_everything_is_listed_again() {
         }
     })
     .await;
-    control.assert_rights();
 }

@@ -11,7 +11,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests to one of two pods that are under way at a time, generously, at 50 a second.
 const UNDER_WAY: u64 = 5;
 
-/// Nobody can answer for an app that ends in the middle of a request; a request that did not reach it
+/// Requests that the app was processing when it was killed fail. A request that did not reach the app
 /// is sent to another pod.
 #[tokio::test]
 async fn a_pod_that_is_killed_costs_only_requests_under_way() {

@@ -107,7 +107,7 @@ pub fn filter(
         None => None,
     };
     Ok(FilterConfig::Compressor(Arc::new(Compression {
-        library,
+        algorithm: library,
         choose_first: *choose_first,
         request,
         response,

@@ -58,7 +58,7 @@ pub fn filter(
         None => None,
     };
     Ok(FilterConfig::Decompressor(Arc::new(Decompression {
-        library,
+        algorithm: library,
         request: direction(request, "request"),
         advertise,
         response: direction(response, "response"),
