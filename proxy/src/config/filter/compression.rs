@@ -12,7 +12,7 @@ use crate::metrics::CompressorMetrics;
 /// envoy.extensions.filters.http.compressor.v3.Compressor.
 pub struct Compression {
     pub algorithm: CompressionLibrary,
-    /// Chosen before others that the client accepts as gladly.
+    /// Chosen before others that the client accepts with the same weight.
     pub choose_first: bool,
     /// `None`: requests are not compressed.
     pub request: Option<CommonDirection>,

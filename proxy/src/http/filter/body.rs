@@ -12,13 +12,17 @@
 
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::compressor::Compressor;
 use super::decompressor::Decompressor;
 use super::throttle::Throttle;
 use crate::dispatcher::timer::Timers;
 use crate::http::request::error::Failure;
+
+/// Bytes of a body after which other tasks of the worker have their turn: changing them may cost much
+/// more than reading them.
+const TURN: usize = 64 * 1024;
 
 /// The filters that a body passes, in this order.
 #[derive(Default)]
@@ -29,6 +33,8 @@ pub struct BodyFilters {
     throttle: Option<Throttle>,
     /// What the stages hold back is wanted too.
     flush: bool,
+    /// Bytes that the stages were given in this turn.
+    taken: usize,
     /// The body that is put in is over.
     ended: bool,
 }
@@ -81,7 +87,10 @@ impl BodyFilters {
     /// Puts a piece in; only when nothing comes out.
     pub fn push(&mut self, data: Bytes) {
         match (self.stages.first_mut(), &mut self.throttle) {
-            (Some(first), _) => first.input = data,
+            (Some(first), _) => {
+                self.taken = self.taken.saturating_add(data.len());
+                first.input = data;
+            }
             (None, Some(throttle)) => throttle.hold(data),
             (None, None) => {}
         }
@@ -99,6 +108,14 @@ impl BodyFilters {
         self.ended
     }
 
+    /// Whether a stage keeps what it decoded, which further input may refer to.
+    pub fn is_decoding(&self) -> bool {
+        let is_decoding = |stage: &Stage| {
+            matches!(stage.transform, BodyTransform::Decompress(_)) && !stage.finished
+        };
+        self.stages.iter().any(is_decoding)
+    }
+
     /// There is no more to put in for now: what the stages hold back is to come out. False: they hold
     /// nothing back.
     pub fn flush(&mut self) -> bool {
@@ -107,7 +124,7 @@ impl BodyFilters {
         self.flush
     }
 
-    /// What comes out. Pending: it is not time for it yet.
+    /// What comes out. Pending: it is not time for it yet, or it is other tasks' turn.
     ///
     /// # Errors
     /// When a transform failed.
@@ -115,6 +132,11 @@ impl BodyFilters {
         if !self.throttle.as_ref().is_some_and(Throttle::is_holding) {
             match (self.pull()?, &mut self.throttle) {
                 (Pulled::Data(data), Some(throttle)) => throttle.hold(data),
+                (Pulled::Nothing, _) if self.taken >= TURN => {
+                    self.taken = 0;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 (pulled, _) => return Poll::Ready(Ok(pulled)),
             }
         }
@@ -124,34 +146,21 @@ impl BodyFilters {
         }
     }
 
-    /// What a whole body becomes, at most `most` bytes.
+    /// What a short body becomes, all of it at once.
     ///
     /// # Errors
-    /// When a transform failed, or more came out.
-    pub fn all(
-        &mut self,
-        body: impl IntoIterator<Item = Bytes>,
-        most: usize,
-    ) -> Result<Vec<Bytes>, Failure> {
+    /// When a transform failed.
+    pub fn all(&mut self, body: Bytes) -> Result<Bytes, Failure> {
         if self.stages.is_empty() {
-            return Ok(body.into_iter().collect());
+            return Ok(body);
         }
-        let (mut all, mut bytes) = (Vec::new(), 0usize);
-        // The last one is the end.
-        for piece in body.into_iter().map(Some).chain([None]) {
-            match piece {
-                Some(piece) => self.push(piece),
-                None => self.end(),
-            }
-            while let Pulled::Data(data) = self.pull()? {
-                bytes = bytes.saturating_add(data.len());
-                if bytes > most {
-                    return Err(Failure::TooLarge);
-                }
-                all.push(data);
-            }
+        let mut all = BytesMut::new();
+        self.push(body);
+        self.end();
+        while let Pulled::Data(data) = self.pull()? {
+            all.extend_from_slice(&data);
         }
-        Ok(all)
+        Ok(all.freeze())
     }
 
     fn pull(&mut self) -> Result<Pulled, Failure> {
@@ -163,6 +172,14 @@ impl BodyFilters {
             }
         }
         Ok(pulled)
+    }
+}
+
+/// A piece that keeps little more memory than its length: bounds count lengths.
+pub(super) fn piece(output: Vec<u8>) -> Bytes {
+    match output.len() < output.capacity() / 2 {
+        true => Bytes::copy_from_slice(&output),
+        false => output.into(),
     }
 }
 

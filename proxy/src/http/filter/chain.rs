@@ -146,7 +146,7 @@ fn body_length(framing: &mut Framing) -> Option<&mut BodyLength> {
 
 /// Runs the filters, in reverse order, over the response's head in `info`. A filter that changes the
 /// body leaves what it passes through in `info.filters`. `body`: the body as it is without filters.
-pub fn on_response(info: &mut StreamInfo, body: BodyLength) {
+pub fn on_response(info: &mut StreamInfo, mut body: BodyLength) {
     let seeing = |filter: &HttpFilter| filter.config.sees_responses();
     if !info.manager.filters.iter().any(seeing) {
         return;
@@ -171,9 +171,9 @@ pub fn on_response(info: &mut StreamInfo, body: BodyLength) {
                     _ => None,
                 });
                 let filter = compressor::OnRoute::new(own, of_route);
-                compressor::on_response(filter, all, place, body, info);
+                compressor::on_response(filter, all, place, &mut body, info);
             }
-            FilterConfig::Decompressor(own) => decompressor::on_response(own, body, info),
+            FilterConfig::Decompressor(own) => decompressor::on_response(own, &mut body, info),
             FilterConfig::Rbac(_)
             | FilterConfig::Fault(_)
             | FilterConfig::Buffer(_)

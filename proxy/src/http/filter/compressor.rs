@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::FilterState;
 use super::accept_encoding::{AcceptEncoding, EncodingChoice, Offer};
-use super::body::BodyTransform;
+use super::body::{self, BodyTransform};
 use super::encoder::Encoder;
 use crate::bug;
 use crate::config::filter::{
@@ -27,6 +27,8 @@ use crate::metrics::CompressorMetrics;
 
 /// Bytes that are coded in one step.
 const STEP: usize = 16 * 1024;
+/// Bytes of input after which what the encoder holds is to come out: brotli would collect its window.
+const FLUSH_AFTER: usize = 256 * 1024;
 
 /// A compressor on a route.
 #[derive(Clone, Copy)]
@@ -108,19 +110,19 @@ fn compress_request(
 }
 
 /// Compresses the response, if it is to be. `chain`: all compressors of the request's chain; `body`:
-/// the response's, as it would be sent.
+/// the response's, as it would be sent, which becomes unknown.
 pub fn on_response<'a>(
     filter: OnRoute<'_>,
     chain: impl Iterator<Item = &'a Compression>,
     place: usize,
-    body: BodyLength,
+    body: &mut BodyLength,
     info: &mut StreamInfo,
 ) {
     let settings = &filter.own.response;
     let metrics = &settings.common.metrics;
     let media_type = media_type(&info.response);
     let is_candidate =
-        filter.is_enabled() && is_long_enough(&settings.common, declared(&info.response, body));
+        filter.is_enabled() && is_long_enough(&settings.common, declared(&info.response, *body));
     let is_compressible = is_candidate && is_compressible(settings, media_type, info);
     let has_body = !matches!(body, BodyLength::None | BodyLength::Known(0));
     let is_chosen = has_body && is_candidate && {
@@ -145,6 +147,7 @@ pub fn on_response<'a>(
     let coding = filter.own.algorithm.coding();
     head.set(HeaderId::ContentEncoding, coding.name().as_bytes());
     vary(head);
+    *body = BodyLength::Unknown;
     let filters = info.filters.response_body.get_or_insert_default();
     filters.add(BodyTransform::Compress(compressor));
 }
@@ -290,8 +293,8 @@ fn vary(head: &mut Head) {
 /// Codes a body.
 pub struct Compressor {
     encoder: Encoder,
-    /// Something was taken since the last flush.
-    unflushed: bool,
+    /// Bytes that were taken since the last flush.
+    unflushed: usize,
     metrics: Arc<CompressorMetrics>,
 }
 
@@ -300,7 +303,7 @@ impl Compressor {
     fn new(own: &Compression, direction: &CommonDirection) -> Option<Self> {
         Some(Self {
             encoder: Encoder::new(&own.algorithm).map_err(failed).ok()?,
-            unflushed: false,
+            unflushed: 0,
             metrics: direction.metrics.clone(),
         })
     }
@@ -310,33 +313,36 @@ impl Compressor {
         self.metrics
             .total_uncompressed_bytes
             .inc_by(piece.len() as u64);
-        self.unflushed = true;
-        let coded = self.encoder.write(&piece);
-        self.give(coded)
+        self.unflushed = self.unflushed.saturating_add(piece.len());
+        let mut coded = self.encoder.write(&piece).map_err(failed)?;
+        if self.unflushed >= FLUSH_AFTER {
+            self.unflushed = 0;
+            coded.extend(self.encoder.flush().map_err(failed)?);
+        }
+        Ok(self.give(coded))
     }
 
     pub(super) fn holds_back(&self) -> bool {
-        self.unflushed
+        self.unflushed > 0
     }
 
     pub(super) fn flush(&mut self) -> Result<Bytes, Failure> {
-        self.unflushed = false;
-        let coded = self.encoder.flush();
-        self.give(coded)
+        self.unflushed = 0;
+        let coded = self.encoder.flush().map_err(failed)?;
+        Ok(self.give(coded))
     }
 
     pub(super) fn finish(&mut self) -> Result<Bytes, Failure> {
-        self.unflushed = false;
-        let coded = self.encoder.finish();
-        self.give(coded)
+        self.unflushed = 0;
+        let coded = self.encoder.finish().map_err(failed)?;
+        Ok(self.give(coded))
     }
 
-    fn give(&self, coded: io::Result<Vec<u8>>) -> Result<Bytes, Failure> {
-        let coded = coded.map_err(failed)?;
+    fn give(&self, coded: Vec<u8>) -> Bytes {
         self.metrics
             .total_compressed_bytes
             .inc_by(coded.len() as u64);
-        Ok(coded.into())
+        body::piece(coded)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
-use super::body::BodyTransform;
+use super::body::{self, BodyTransform};
 use super::compressor::has_token;
 use super::decoder::{Decoder, ROOM};
 use crate::config::filter::{ContentCoding, Decompression, DecompressionDirection};
@@ -23,6 +23,8 @@ use crate::metrics::DecompressorMetrics;
 /// Bytes that may come out whatever the ratio: short bodies of much the same text decode to many times
 /// their length.
 const FREE: u64 = 64 * 1024;
+/// RFC 9110 15.3.7: a range of the coded bytes.
+const PARTIAL_CONTENT: u16 = 206;
 
 /// Decodes the request's body, if it is to be, and tells the upstream that responses may be coded.
 /// `body`: its length, if there is one, which becomes unknown.
@@ -33,7 +35,8 @@ pub fn on_request(
     heads: &Heads,
 ) {
     let coding = own.algorithm.coding;
-    if own.response.enabled && own.advertise {
+    // A range is one of the coded bytes: alone it can't be decoded.
+    if own.response.enabled && own.advertise && !info.request.has(HeaderId::Range) {
         info.keep_authorised_head(heads);
         advertise(&mut info.request, coding);
     }
@@ -54,17 +57,23 @@ pub fn on_request(
     filters.add(BodyTransform::Decompress(transform));
 }
 
-/// Decodes the response's body, if it is to be.
-pub fn on_response(own: &Decompression, body: BodyLength, info: &mut StreamInfo) {
+/// Decodes the response's body, if it is to be. `body`: its length, which becomes unknown.
+pub fn on_response(own: &Decompression, body: &mut BodyLength, info: &mut StreamInfo) {
     if info.upgraded || matches!(body, BodyLength::None | BodyLength::Known(0)) {
         return;
     }
-    let Some(decoder) = decoder(own, &own.response, &info.response) else {
+    let is_part = info.response.status() == PARTIAL_CONTENT;
+    let decoder = match is_part {
+        true => None,
+        false => decoder(own, &own.response, &info.response),
+    };
+    let Some(decoder) = decoder else {
         own.response.metrics.not_decompressed.inc();
         return;
     };
     edit(&mut info.response);
     own.response.metrics.decompressed.inc();
+    *body = BodyLength::Unknown;
     let filters = info.filters.response_body.get_or_insert_default();
     let transform = Decompressor::new(own, &own.response, decoder, Failure::BadResponse);
     filters.add(BodyTransform::Decompress(transform));
@@ -181,7 +190,7 @@ impl Decompressor {
         if self.written > most {
             return Err((self.blame)(Fault::CodingRatio));
         }
-        Ok(step.output.into())
+        Ok(body::piece(step.output))
     }
 
     pub(super) fn finish(&mut self) -> Result<Bytes, Failure> {

@@ -18,6 +18,8 @@ use crate::message::head::{Head, HeaderId};
 
 /// Pieces of a body that are smaller are gathered: many of them would hold more than they carry.
 const SMALL: usize = 4 * 1024;
+/// So much of them is a piece: a filter that changes the body takes one at a time.
+const GATHERED: usize = 16 * 1024;
 
 impl<'a> Exchange<'a, '_> {
     /// Whether the request has a body that has not been read yet.
@@ -102,36 +104,12 @@ impl<'a> Exchange<'a, '_> {
         Ok(())
     }
 
-    /// Passes a body that was waited for through the filters that change it.
-    ///
-    /// # Errors
-    /// When one of them failed.
-    pub(in crate::http) fn change_received(
-        &mut self,
-        framing: &mut Framing,
-    ) -> Result<(), Failure> {
-        let Some(body) = &mut self.body else {
-            return Ok(());
-        };
-        let Some(mut filters) = self.info.filters.request_body.take() else {
-            return Ok(());
-        };
-        let pieces = std::mem::take(&mut body.pieces);
-        let received: usize = pieces.iter().map(Bytes::len).sum();
-        // What is decoded may be many times as long as what was waited for.
-        let buffer = self
-            .conn
-            .downstream
-            .listener
-            .def
-            .per_connection_buffer_limit;
-        body.pieces = filters.all(pieces, buffer.max(received.saturating_mul(2)))?;
-        self.declare_received(framing);
-        Ok(())
-    }
-
-    /// Declares the length of a body that was waited for; where trailers follow, it goes in chunks.
+    /// Declares the length of a body that was waited for; where trailers follow, or a filter changes it,
+    /// it goes in chunks.
     fn declare_received(&mut self, framing: &mut Framing) {
+        if self.info.filters.request_body.is_some() {
+            return;
+        }
         let Some(body) = self.body.as_ref().filter(|body| body.trailers.is_none()) else {
             return;
         };
@@ -177,6 +155,9 @@ impl Gathered {
         self.bytes = self.bytes.saturating_add(data.len());
         if data.len() < SMALL {
             self.small.extend_from_slice(&data);
+            if self.small.len() >= GATHERED {
+                self.seal();
+            }
             return;
         }
         self.seal();

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::pump::PIECE;
 use super::upstream::UpstreamIo;
 use crate::config::route::{Mirror, RouteAction};
 use crate::connection_limit::ConnectionLimit;
@@ -67,13 +68,14 @@ impl Feed {
         if body.state != State::Open {
             return;
         }
-        if body.bytes.saturating_add(piece.len()) > MAX_BEHIND {
+        let behind = body.bytes.saturating_add(piece.len().max(PIECE));
+        if behind > MAX_BEHIND {
             self.cluster.metrics.mirror_overflows.inc();
             body.pieces.clear();
             body.set(State::GivenUp);
             return;
         }
-        body.bytes = body.bytes.saturating_add(piece.len());
+        body.bytes = behind;
         body.pieces.push_back(piece.clone());
         body.wake();
     }
@@ -111,7 +113,7 @@ impl Body {
     /// The next piece; `None`: there are no more.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
         if let Some(piece) = self.pieces.pop_front() {
-            self.bytes = self.bytes.saturating_sub(piece.len());
+            self.bytes = self.bytes.saturating_sub(piece.len().max(PIECE));
             return Poll::Ready(Ok(Some(piece)));
         }
         match self.state {

@@ -6,6 +6,7 @@
 
 mod response;
 
+use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -20,6 +21,9 @@ use crate::http::filter::{BodyFilters, Pulled};
 use crate::http::h1::{BodyEvent, BodyLength};
 use crate::http::request::error::Failure;
 use crate::message::head::Head;
+
+/// What a piece of a queue costs at least: an allocation, and what refers to it.
+pub(super) const PIECE: usize = 64;
 
 /// A request's body that was read before the request went on.
 pub struct Received {
@@ -41,6 +45,8 @@ pub struct RequestPump {
     splice: BodySplice,
     /// What the body passes through; else it passes as it is.
     filters: Option<Box<BodyFilters>>,
+    /// What was read before the request went on, and has not passed through `filters` yet.
+    waiting: Option<VecDeque<Bytes>>,
     trailers: Head,
     has_trailers: bool,
     /// Mirrors and buffers that receive a copy of the body.
@@ -81,6 +87,7 @@ impl RequestPump {
             blocked: false,
             splice: BodySplice::default(),
             filters: None,
+            waiting: None,
             trailers: Head::new(),
             has_trailers: false,
             feeds: Vec::new(),
@@ -91,7 +98,7 @@ impl RequestPump {
 
     /// Adds a receiver of copies, before any of the body was sent.
     pub fn feed(&mut self, feed: Feed) {
-        if self.is_received() {
+        if self.source != Source::Open {
             // A filter may have waited for the whole body already.
             if let Replay::Keep { pieces, .. } = &self.replay {
                 pieces.iter().for_each(|piece| feed.data(piece));
@@ -112,8 +119,17 @@ impl RequestPump {
         Self::new(BodyLength::Unknown)
     }
 
-    /// A body that is here already.
-    pub fn received(body: Received) -> Self {
+    /// A body that is here already, and is still to pass through `filters`, if there are any.
+    pub fn received(body: Received, filters: Option<Box<BodyFilters>>) -> Self {
+        if filters.is_some() {
+            return Self {
+                filters,
+                waiting: Some(body.pieces.into()),
+                has_trailers: body.trailers.is_some(),
+                trailers: body.trailers.unwrap_or_default(),
+                ..Self::new(BodyLength::Unknown)
+            };
+        }
         let size = body.pieces.iter().map(Bytes::len).sum();
         Self {
             replay: Replay::Keep {
@@ -181,7 +197,9 @@ impl RequestPump {
     /// The whole request was received.
     pub fn is_received(&self) -> bool {
         let filters = self.filters.as_deref();
-        self.source != Source::Open || filters.is_some_and(BodyFilters::is_ended)
+        self.source != Source::Open
+            || self.waiting.is_some()
+            || filters.is_some_and(BodyFilters::is_ended)
     }
 
     /// The whole request was handed to the upstream.
@@ -190,9 +208,11 @@ impl RequestPump {
     }
 
     /// Whether a peer keeps bytes of the body in memory: the upstream does not take them, or the
-    /// client does not send the rest of what is kept for a retry.
+    /// client does not send the rest of what is kept for a retry, or of what is decoded.
     pub fn is_stalled(&self) -> bool {
-        let is_keeping = matches!(&self.replay, Replay::Keep { size, .. } if *size > 0);
+        let is_decoding = self.filters.as_deref().is_some_and(BodyFilters::is_decoding);
+        let is_keeping =
+            is_decoding || matches!(&self.replay, Replay::Keep { size, .. } if *size > 0);
         self.blocked || self.splice.is_holding() || is_keeping && !self.is_received()
     }
 
@@ -259,7 +279,7 @@ impl RequestPump {
                     Pulled::Nothing => {}
                 }
             }
-            match down.poll_body(cx, &mut self.trailers) {
+            match self.poll_body(cx, down) {
                 Poll::Ready(Ok(event)) => self.take(event, up)?,
                 Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
                 Poll::Pending if self.filters.as_deref_mut().is_some_and(BodyFilters::flush) => {}
@@ -274,6 +294,22 @@ impl RequestPump {
                 }
             }
         }
+    }
+
+    /// The next of what was received.
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut DownstreamIo<'_>,
+    ) -> Poll<Result<BodyEvent, Failure>> {
+        let Some(waiting) = &mut self.waiting else {
+            return down.poll_body(cx, &mut self.trailers);
+        };
+        Poll::Ready(Ok(match waiting.pop_front() {
+            Some(piece) => BodyEvent::Data(piece),
+            None if self.has_trailers => BodyEvent::Trailers,
+            None => BodyEvent::End,
+        }))
     }
 
     /// What is to be read and not kept may pass through a pipe: true when some of it did.
@@ -362,7 +398,7 @@ impl RequestPump {
             self.replay = Replay::Lost;
             return;
         };
-        let kept = size.saturating_add(data.len());
+        let kept = size.saturating_add(data.len().max(PIECE));
         if kept > *limit {
             self.replay = Replay::Lost;
             return;

@@ -196,9 +196,18 @@ impl Exchange<'_, '_> {
         if self.resolved.is_denied {
             return Err(Failure::Denied("connection".into()));
         }
+        // Filters see the body of a request whose upgrade is ignored.
+        let upgrade = match route.as_deref().map(|route| &route.action) {
+            Some(Action::Forward(forward)) => {
+                let manager = &self.info.manager;
+                upgrade::check(&mut self.info.request, &mut framing, forward, manager)
+            }
+            _ => Ok(()),
+        };
         if let Some(reply) = self.filter_request(route.as_deref(), &mut framing).await? {
             return self.reply(reply).await;
         }
+        upgrade?;
         let route = route.ok_or(Failure::NoRoute)?;
         match &route.action {
             Action::Direct { status, body } => {
@@ -212,12 +221,7 @@ impl Exchange<'_, '_> {
                 headers::edit(&mut self.info, HeadSide::Response, None);
                 self.reply(reply).await
             }
-            Action::Forward(forward) => {
-                let manager = &self.info.manager;
-                upgrade::check(&mut self.info.request, &mut framing, forward, manager)?;
-                self.change_received(&mut framing)?;
-                self.forward(&route, forward, framing).await
-            }
+            Action::Forward(forward) => self.forward(&route, forward, framing).await,
         }
     }
 
@@ -294,7 +298,7 @@ impl Exchange<'_, '_> {
         let plan = ForwardPlan::new(info, framing, forward, cluster.clone());
         let mut attempts = Attempts::new(conn, info, down, plan, deadlines);
         match received {
-            Some(body) => attempts.upload.pump = RequestPump::received(*body),
+            Some(body) => attempts.upload.pump = RequestPump::received(*body, filters),
             None => attempts.upload.pump.pass_through(filters),
         }
         attempts.mirror(&routes.clusters);
@@ -326,7 +330,7 @@ impl Exchange<'_, '_> {
         filter::on_response(&mut self.info, length);
         response::finish_response(&mut self.info, &self.conn.worker.date);
         if let Some(mut filters) = self.info.filters.response_body.take() {
-            body = filters.all([body], usize::MAX)?.concat().into();
+            body = filters.all(body)?;
         }
         self.started = true;
         let length = response::length(&self.info, &body);

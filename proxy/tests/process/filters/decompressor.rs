@@ -142,8 +142,8 @@ fn requests_are_decoded() {
     }
 }
 
-/// What cannot be decoded, or decodes to too much, is the sender's error and reaches no one as if it
-/// were whole.
+/// What cannot be decoded, or decodes to too much, is the sender's error and is not forwarded as
+/// a complete body.
 #[test]
 fn wrong_bodies_and_bombs_are_refused() {
     let upstream = crate::proxy::upstream(scripted);

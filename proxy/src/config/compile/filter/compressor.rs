@@ -313,6 +313,9 @@ fn gzip(at: At<'_>, m: &gzip_pb::Gzip) -> Result<CompressionLibrary, CompileErro
     }))
 }
 
+/// Brotli allocates a larger block for each body and fills it before it gives anything.
+const BROTLI_BLOCK_BITS: i32 = 18;
+
 fn brotli(at: At<'_>, m: &brotli_pb::Brotli) -> Result<CompressionLibrary, CompileError> {
     use brotli_pb::brotli::EncoderMode as Mode;
     let brotli_pb::Brotli {
@@ -325,10 +328,11 @@ fn brotli(at: At<'_>, m: &brotli_pb::Brotli) -> Result<CompressionLibrary, Compi
     } = m;
     check_chunk_size(at, chunk_size)?;
     ignored!("output buffers grow with what comes out", chunk_size);
+    let block_bits: i32 = within(at.field("input_block_bits"), input_block_bits, 16..=24, 24)?;
     let params = BrotliEncoderParams {
         quality: within(at.field("quality"), quality, 0..=11, 3)?,
         lgwin: within(at.field("window_bits"), window_bits, 10..=24, 18)?,
-        lgblock: within(at.field("input_block_bits"), input_block_bits, 16..=24, 24)?,
+        lgblock: block_bits.min(BROTLI_BLOCK_BITS),
         mode: match known(at.field("encoder_mode"), *encoder_mode)? {
             Mode::Default | Mode::Generic => BrotliEncoderMode::BROTLI_MODE_GENERIC,
             Mode::Text => BrotliEncoderMode::BROTLI_MODE_TEXT,

@@ -37,9 +37,11 @@ impl ResponsePump {
         }
     }
 
-    /// Whether bytes lie in a pipe because the client does not take them.
+    /// Whether a peer keeps bytes of the body in memory: the client does not take those in a pipe, or
+    /// the upstream does not send the rest of what is decoded.
     pub fn is_stalled(&self) -> bool {
-        self.splice.is_holding()
+        let filters = self.filters.as_deref();
+        self.splice.is_holding() || filters.is_some_and(BodyFilters::is_decoding)
     }
 
     /// Moves what can be moved. Ready once the client has everything.
