@@ -21,7 +21,7 @@
 )]
 
 pub mod connection;
-pub(crate) mod filter;
+pub mod filter;
 pub mod forward;
 pub mod h1;
 pub mod h2;

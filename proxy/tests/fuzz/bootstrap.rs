@@ -115,8 +115,8 @@ impl Places<'_> {
                         "proxy_status_config": {},
                         "use_remote_address": true,
                     })),
-                    self.http_listener(HOSTILE_HTTP1, "http1", plain_filters(), &json!({})),
-                    self.http_listener(HOSTILE_HTTP2, "http2", plain_filters(), &json!({})),
+                    self.http_listener(HOSTILE_HTTP1, "http1", coded_filters(), &json!({})),
+                    self.http_listener(HOSTILE_HTTP2, "http2", coded_filters(), &json!({})),
                     self.detected(),
                     self.proven(),
                 ],
@@ -343,6 +343,13 @@ fn deny_admin() -> Value {
     )
 }
 
+/// Before upstreams whose answers are mutated.
+fn coded_filters() -> Vec<Value> {
+    codings()
+        .chain([filter("router", "Router", json!({}))])
+        .collect()
+}
+
 fn plain_filters() -> Vec<Value> {
     vec![
         filter("cors", "Cors", json!({})),
@@ -362,7 +369,7 @@ fn plain_filters() -> Vec<Value> {
 
 fn buffered_filters() -> Vec<Value> {
     let share = json!({"numerator": 10, "denominator": "HUNDRED"});
-    vec![
+    let mut filters = vec![
         deny_admin(),
         filter(
             "fault",
@@ -384,14 +391,39 @@ fn buffered_filters() -> Vec<Value> {
             }),
         ),
         filter("buffer", "Buffer", json!({"max_request_bytes": 20_000})),
-        filter(
-            "compressor",
-            "Compressor",
-            json!({"compressor_library": {
-                "name": "gzip",
-                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip"},
-            }}),
-        ),
-        filter("router", "Router", json!({})),
-    ]
+    ];
+    filters.extend(codings());
+    filters.push(filter("router", "Router", json!({})));
+    filters
+}
+
+/// Bodies out of each coding and into it, both ways.
+fn codings() -> impl Iterator<Item = Value> {
+    let library = |coding: &str, kind: &str| {
+        let package = coding.to_lowercase();
+        json!({"name": coding, "typed_config": {
+            "@type": format!("{TYPE}.compression.{package}.{kind}.v3.{coding}")}})
+    };
+    let enabled =
+        json!({"common_config": {"enabled": {"default_value": true, "runtime_key": "x"}}});
+    ["Gzip", "Brotli", "Zstd"]
+        .into_iter()
+        .flat_map(move |coding| {
+            [
+                filter(
+                    "compressor",
+                    "Compressor",
+                    json!({
+                        "compressor_library": library(coding, "compressor"),
+                        "request_direction_config": enabled,
+                        "response_direction_config": {},
+                    }),
+                ),
+                filter(
+                    "decompressor",
+                    "Decompressor",
+                    json!({"decompressor_library": library(coding, "decompressor")}),
+                ),
+            ]
+        })
 }

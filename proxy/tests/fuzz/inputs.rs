@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::{frames, hex};
 
 /// What is spliced into inputs: where parsers decide, and paths that the policy denies.
-const WORDS: [&[u8]; 51] = [
+const WORDS: [&[u8]; 56] = [
     b"\n",
     b"\r",
     b"\r\n",
@@ -57,6 +57,11 @@ const WORDS: [&[u8]; 51] = [
     b"x-envoy-retry-on: 5xx\r\n",
     b"Origin: http://shop\r\n",
     b"HTTP/1.0",
+    b"Accept-Encoding: br\r\n",
+    b"Accept-Encoding: gzip;q=0.5, zstd\r\n",
+    b"Content-Encoding: gzip\r\n",
+    b"Content-Encoding: br\r\n",
+    b"Content-Encoding: zstd\r\n",
 ];
 
 /// Whether a corpus holds HTTP/2 frames, whose structure the mutations know.

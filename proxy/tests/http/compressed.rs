@@ -13,6 +13,7 @@ use anyam_proxy::config::filter::{
 use anyam_proxy::metrics::CompressorMetrics;
 use anyam_proxy::metrics::registry::Registry;
 use anyam_proxy::metrics::resource::CompressorFamilies;
+use brotli::enc::BrotliEncoderParams;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -253,9 +254,16 @@ async fn a_slow_client_slows_the_upstream() {
         checksum: false,
         strategy: None,
     };
+    // As configured with the largest window.
+    let brotli = BrotliEncoderParams {
+        quality: 5,
+        lgwin: 24,
+        lgblock: 18,
+        ..BrotliEncoderParams::default()
+    };
     for (coding, library) in [
         ("gzip", gzip()),
-        ("br", CompressionLibrary::Brotli(Box::default())),
+        ("br", CompressionLibrary::Brotli(Box::new(brotli))),
         ("zstd", CompressionLibrary::Zstd(zstd)),
     ] {
         let taken = Arc::new(AtomicUsize::new(0));

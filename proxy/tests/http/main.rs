@@ -8,7 +8,7 @@
 //! - `again`, `life`, `lifecycle`, `bounds`, `starving`, `mirrors`: retries, mirrors, limits, the life
 //!   of a connection
 //! - `hostile1`, `hostile2`, `strict`, `faults`, `floods`, `queued`: hostile peers
-//! - `compressed`: bodies that a filter changes
+//! - `compressed`, `decoded`: bodies of responses and of requests that a filter changes
 //! - `delayed`, `leaving`, `panics`: clients that disconnect, tasks that panic
 //! - `explained`: `explain` against the data path
 
@@ -17,6 +17,7 @@
 mod again;
 mod bounds;
 mod compressed;
+mod decoded;
 mod delayed;
 mod ends;
 mod explained;

@@ -15,7 +15,7 @@ mod body;
 mod chain;
 mod compressor;
 mod cors;
-mod decoder;
+pub mod decoder;
 mod decompressor;
 mod descriptor;
 mod encoder;

@@ -210,7 +210,10 @@ impl RequestPump {
     /// Whether a peer keeps bytes of the body in memory: the upstream does not take them, or the
     /// client does not send the rest of what is kept for a retry, or of what is decoded.
     pub fn is_stalled(&self) -> bool {
-        let is_decoding = self.filters.as_deref().is_some_and(BodyFilters::is_decoding);
+        let is_decoding = self
+            .filters
+            .as_deref()
+            .is_some_and(BodyFilters::is_decoding);
         let is_keeping =
             is_decoding || matches!(&self.replay, Replay::Keep { size, .. } if *size > 0);
         self.blocked || self.splice.is_holding() || is_keeping && !self.is_received()

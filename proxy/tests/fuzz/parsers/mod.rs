@@ -2,12 +2,14 @@
 //!
 //! - `first_bytes`: detection and ClientHello, beside rustls'
 //! - `target`: paths as apps read them, authorities beside the `http` crate's
+//! - `coding`: bodies in gzip, brotli and zstd, decoded a step at a time
 //! - `header_case`: spellings of names over HTTP/2
 //! - `format`: access log formats, and the lines that they make
 //! - `config`: resources, mutated as JSON and as bytes, compiled and published
 //! - `rbac`: rules compiled and evaluated, beside an evaluator of this test's own
 //! - `dns`: a resolver's messages
 
+mod coding;
 mod config;
 mod dns;
 mod first_bytes;

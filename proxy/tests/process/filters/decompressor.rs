@@ -142,6 +142,92 @@ fn requests_are_decoded() {
     }
 }
 
+/// Bodies of some MB, which decode to some more.
+#[test]
+fn bodies_that_are_waited_for_are_decoded_whole() {
+    let buffer = json!({"max_request_bytes": 10 << 20});
+    let buffer = || filter("buffer", "buffer.v3.Buffer", buffer.clone());
+    let plain: String = (0..400_000).map(|number| format!("{number};")).collect();
+    let upstream = crate::proxy::upstream(scripted);
+    for filters in [
+        json!([gzip(json!({})), buffer()]),
+        json!([buffer(), gzip(json!({}))]),
+    ] {
+        let scenario = Scenario::new(filters);
+        let ours = Side::anyam(&scenario, upstream);
+        let stock = Side::envoy(&scenario, upstream);
+        let request = post("gzip", "", plain.as_bytes());
+        let (ours, stock) = (ours.ask_bytes(&request), stock.ask_bytes(&request));
+        assert_eq!((ours.status, value(&ours, "x-coding")), (200, ""));
+        assert!(ours == stock && ours.body == plain);
+    }
+}
+
+/// A range is one of the coded bytes. (Envoy decodes it, and fails.)
+#[test]
+fn a_part_of_a_response_stays_coded() {
+    let upstream = crate::proxy::upstream(scripted);
+    let ours = Side::anyam(&Scenario::new(json!([gzip(json!({}))])), upstream);
+    let request = "GET / HTTP/1.1\r\nhost: shop\r\nrange: bytes=0-99\r\nx-status: 206\r\nx-code: gzip\r\n\r\n";
+    let answer = ours.ask(request);
+    assert_eq!(value(&answer, "content-encoding"), "gzip");
+    assert_eq!(value(&answer, "x-got"), "");
+    assert_eq!(answer.body.len(), 1000);
+}
+
+/// What is decoded has no length that a compressor could find too small.
+#[test]
+fn decoded_responses_are_coded_anew() {
+    let brotli = filter(
+        "compressor",
+        "compressor.v3.Compressor",
+        json!({
+            "compressor_library": {
+                "name": "library",
+                "typed_config": {"@type": format!("{LIBRARY}.brotli.compressor.v3.Brotli")},
+            },
+            "response_direction_config": {"common_config": {"min_content_length": 1000}},
+        }),
+    );
+    compare(
+        &Scenario::new(json!([brotli, gzip(json!({}))])),
+        "GET / | accept-encoding: br & x-code: gzip & x-length: 5000 | br",
+    );
+}
+
+/// Bounds count bytes: a piece of one byte must not hold much more.
+#[test]
+fn a_body_in_pieces_of_a_byte_keeps_little_memory() {
+    let upstream = crate::proxy::upstream(scripted);
+    let ours = Side::anyam(&Scenario::new(json!([gzip(json!({}))])), upstream);
+    let plain = "x".repeat(60_000);
+    let mut coded = vec![0; 70_000];
+    // Stored: as much comes out of a piece as goes in.
+    let config = zlib_rs::DeflateConfig {
+        window_bits: 15 + 16,
+        ..zlib_rs::DeflateConfig::new(0)
+    };
+    let mut deflate = zlib_rs::Deflate::new_with_config(config);
+    let plain = plain.as_bytes();
+    let status = deflate.compress(plain, &mut coded, zlib_rs::DeflateFlush::Finish);
+    assert_eq!(status.unwrap(), zlib_rs::Status::StreamEnd);
+    coded.truncate(deflate.total_out() as usize);
+    let mut request =
+        b"POST / HTTP/1.1\r\nhost: shop\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n"
+            .to_vec();
+    for byte in coded {
+        request.extend([b'1', b'\r', b'\n', byte, b'\r', b'\n']);
+    }
+    request.extend(b"0\r\n\r\n");
+    // The first opens the upstream's connection. On one that was used before, what is sent is kept.
+    assert_eq!(ours.ask_bytes(&post("gzip", "", plain)).status, 200);
+    let before = ours.peak_resident();
+    let answer = ours.ask_bytes(&request);
+    assert_eq!((answer.status, answer.body.len()), (200, plain.len()));
+    let grown = ours.peak_resident() - before;
+    assert!(grown < 32 << 20, "{grown}");
+}
+
 /// What cannot be decoded, or decodes to too much, is the sender's error and is not forwarded as
 /// a complete body.
 #[test]

@@ -94,6 +94,15 @@ impl Side {
         tcp
     }
 
+    /// The most memory that it had resident, bytes.
+    pub fn peak_resident(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.pid());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.unwrap().trim().trim_end_matches(" kB");
+        kib.parse::<u64>().unwrap() << 10
+    }
+
     /// Waits until `found` gives something of it.
     pub fn until<T>(&self, what: &str, mut found: impl FnMut(&Self) -> Option<T>) -> T {
         self.process.until(what, || found(self))
