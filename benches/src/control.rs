@@ -190,6 +190,7 @@ fn workload(service: usize, index: usize, ready: bool) -> Object {
             node: String::new(),
             host_network: false,
             pod: true,
+            terminating: false,
             redirected: Redirection::default(),
             hostname: None,
             subdomain: None,

@@ -63,12 +63,17 @@ pub fn app(cluster: &str, at: SocketAddr) -> endpoint::ClusterLoadAssignment {
 }
 
 /// An assignment of a workload's address; whether the caller's connections bypass its sidecar there.
+/// Callers that chose a pod which terminates are to choose anew: their connections end in order.
 pub fn of_workload(
     cluster: &str,
     (mesh, entry): (&Mesh, &WorkloadEntry),
     (at, bypassed): (SocketAddr, bool),
 ) -> endpoint::ClusterLoadAssignment {
-    single(cluster, one(mesh, entry, (at, bypassed)))
+    let mut endpoint = one(mesh, entry, (at, bypassed));
+    if entry.workload.terminating {
+        endpoint.health_status = core::HealthStatus::Draining.into();
+    }
+    single(cluster, endpoint)
 }
 
 fn single(cluster: &str, endpoint: endpoint::LbEndpoint) -> endpoint::ClusterLoadAssignment {

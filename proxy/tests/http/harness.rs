@@ -56,6 +56,8 @@ pub struct Setup {
     pub thresholds: Thresholds,
     pub max_requests_per_connection: Option<u32>,
     pub upstreams: Vec<SocketAddr>,
+    /// Of each of them.
+    pub health: HealthStatus,
     pub more_routes: Vec<Arc<Route>>,
     /// Of the listener.
     pub tls: Option<Arc<ServerContext>>,
@@ -89,6 +91,7 @@ impl Setup {
             thresholds: Thresholds::default(),
             max_requests_per_connection: None,
             upstreams: vec![upstream],
+            health: HealthStatus::Healthy,
             more_routes: Vec::new(),
             tls: None,
             transport: Transport::RawBuffer,
@@ -171,7 +174,7 @@ impl Setup {
                 transport_metadata: Arc::default(),
                 transport: Some(0),
                 tunnel_port: None,
-                health: HealthStatus::Healthy,
+                health: self.health,
                 state: Arc::default(),
                 workload: None,
             })

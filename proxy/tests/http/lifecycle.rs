@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyam_proxy::config::endpoint::HealthStatus;
 use anyam_proxy::drain::Phase;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
@@ -12,7 +13,7 @@ use crate::harness::{Proxy, Setup};
 use crate::hostile2::{
     END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, Raw, SETTINGS, head,
 };
-use crate::peers::{h1, listen, ok, read_message};
+use crate::peers::{Client, get, h1, listen, ok, read_message};
 
 const ACK: u8 = 1;
 const REFUSED_STREAM: u32 = 7;
@@ -165,4 +166,26 @@ async fn a_drain_ends_once_the_last_stream_has_and_takes_no_new_ones_after_its_t
     assert_eq!(received.answered, [1]);
     assert_eq!(received.goaways.first(), Some(&(MOST, 0)));
     assert_eq!(received.goaways.len(), 2, "{received:?}");
+}
+
+/// A client that stays on its connection would stay with the host, which is about to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_in_order_when_only_a_draining_host_is_left() {
+    let setup =
+        Setup::new(h1(|_| ok("fine")).await).with(|setup| setup.health = HealthStatus::Draining);
+    let proxy = Proxy::start(setup);
+    let mut client = Client::connect(proxy.address).await;
+    let answer = client.ask(&get("/")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(
+        answer.to_lowercase().contains("\r\nconnection: close\r\n"),
+        "{answer}"
+    );
+    assert_eq!(client.rest().await, "");
+
+    let mut raw = Raw::connect(proxy.address).await;
+    begin(&mut raw, 1).await;
+    let received = ReceivedFrames::default().then_all(&mut raw, true).await;
+    assert_eq!(received.answered, [1]);
+    assert_eq!(received.goaways.first(), Some(&(MOST, 0)));
 }

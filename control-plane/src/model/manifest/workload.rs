@@ -40,6 +40,8 @@ pub struct Workload {
     pub host_network: bool,
     /// A Pod that the API server reports: a Workload cannot take its address.
     pub pod: bool,
+    /// Its containers are being ended.
+    pub terminating: bool,
     pub redirected: Redirection,
 }
 
@@ -258,6 +260,7 @@ impl Workload {
             subdomain: spec.subdomain,
             host_network: false,
             pod: false,
+            terminating: false,
             redirected: Redirection::default(),
         })
     }

@@ -156,6 +156,8 @@ struct Metadata {
     #[serde(default)]
     creation_timestamp: Option<String>,
     #[serde(default)]
+    deletion_timestamp: Option<String>,
+    #[serde(default)]
     labels: BTreeMap<String, String>,
     #[serde(default)]
     annotations: Annotations,
@@ -202,6 +204,8 @@ impl<'de> Visitor<'de> for OfGroup {
 #[derive(Clone, Debug)]
 pub struct ObjectFacts {
     pub created: Option<String>,
+    /// It was deleted; a pod's containers are being ended.
+    pub deleted: bool,
     pub labels: BTreeMap<String, String>,
     pub annotations: Annotations,
 }
@@ -216,6 +220,7 @@ impl Metadata {
         };
         let about = ObjectFacts {
             created: self.creation_timestamp,
+            deleted: self.deletion_timestamp.is_some(),
             labels: self.labels,
             annotations: self.annotations,
         };

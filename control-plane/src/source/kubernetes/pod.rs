@@ -43,6 +43,7 @@ pub fn workload(key: (&str, &str), pod: Pod) -> Option<Workload> {
         sidecar,
         tunnels: true,
         pod: true,
+        terminating: pod.about.deleted,
         redirected: redirected(&pod),
         ports: ports(&pod),
         locality: None,
@@ -192,6 +193,15 @@ mod tests {
         assert_eq!((&*it.service_account, &*it.node), ("web", "n1"));
         let key = it.hostname_in_service().unwrap();
         assert_eq!((key.0.to_string(), &*key.1), ("shop/web".into(), "h"));
+    }
+
+    #[test]
+    fn a_pod_that_is_deleted_terminates() {
+        let text = r#"{"metadata": {"name": "web-0", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "status": {"phase": "Running", "podIP": "10.1.0.1"}}"#;
+        let deleted = workload(("shop", "web-0"), serde_json::from_str(text).unwrap());
+        assert!(deleted.unwrap().terminating);
+        assert!(!pod("{}", RUNNING).unwrap().terminating);
     }
 
     #[test]

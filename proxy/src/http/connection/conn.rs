@@ -1,6 +1,6 @@
 //! The state that the requests of one downstream connection share, and their configuration.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,6 +36,8 @@ pub struct Conn {
     pub authority: RefCell<authority::Memo>,
     /// Buckets of rate limits that apply per connection.
     pub buckets: ConnectionBuckets,
+    /// A host that drains served a request, because there was no other: the client is to choose anew.
+    pub met_draining: Cell<bool>,
     readmit: Readmit,
     current: RefCell<Rc<Resolved>>,
 }
@@ -89,6 +91,7 @@ impl Conn {
             spell,
             authority: RefCell::default(),
             buckets: ConnectionBuckets::default(),
+            met_draining: Cell::new(false),
             readmit,
             current: RefCell::new(Rc::new(newest)),
         }
@@ -147,7 +150,10 @@ impl Conn {
     pub fn is_draining(&self) -> bool {
         let current = self.resolve();
         let direction = self.downstream.listener.def.direction;
-        self.worker.is_draining(direction) || current.is_gone || current.is_denied
+        self.worker.is_draining(direction)
+            || current.is_gone
+            || current.is_denied
+            || self.met_draining.get()
     }
 }
 

@@ -15,6 +15,7 @@ use super::local_reply::Reply;
 use super::response;
 use super::stream_info::{AuthorisedHead, StreamInfo};
 use super::{plan, redirect, rewrite, target};
+use crate::config::endpoint::HealthStatus;
 use crate::config::route::{Action, Route, RouteAction};
 use crate::dispatcher::timer::Timer;
 use crate::http::connection::conn::{Conn, Resolved};
@@ -307,6 +308,10 @@ impl Exchange<'_, '_> {
         let length =
             response::finish_upstream(attempts.info, &answer.framing, weighted, &conn.worker.date);
         self.started = true;
+        let endpoint = attempts.info.endpoint.as_deref();
+        if endpoint.is_some_and(|endpoint| endpoint.health == HealthStatus::Draining) {
+            conn.met_draining.set(true);
+        }
         let close = self.close || answer.framing.tunnel || must_end(conn, attempts.down);
         attempts.down.head(&attempts.info.response, length, close)?;
         if answer.framing.tunnel && answer.lease.up.is_h1() {

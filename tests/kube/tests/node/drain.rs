@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::time::Duration;
 
-use anyam_tests_kube::{Cluster, Kubectl};
+use anyam_tests_kube::{Cluster, Kubectl, until};
 
 use crate::mesh;
 use crate::shop::{Shop, WEB};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 const BUDGET: &str = "
 apiVersion: policy/v1
@@ -86,6 +89,14 @@ async fn a_drained_node_loses_no_request() {
     let cluster = Cluster::alone();
     let shop = Shop::in_the_mesh(&cluster).await;
     shop.namespace.apply(BUDGET);
+    until("the budget to be counted", TIMEOUT, async || {
+        let allowed = "--output=jsonpath={.status.disruptionsAllowed}";
+        match &*shop.namespace.kubectl(&["get", "pdb/web", allowed]) {
+            "1" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    })
+    .await;
     let load = shop.load(WEB);
     let evicted = evict(&cluster, &format!("app=web,shop={}", shop.namespace.name));
     shop.namespace.rolled_out("web");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyam_tests_kube::{Cluster, Kubectl, until};
+use serde_json::Value;
 
 use crate::shop::{Shop, WEB};
 
@@ -10,6 +11,12 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Requests to one of two pods that are under way at a time, generously, at 50 a second.
 const UNDER_WAY: u64 = 5;
+
+fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let mut ready = conditions.filter(|one| one["type"] == "Ready");
+    ready.any(|one| one["status"] == "True")
+}
 
 /// Requests that the app was processing when it was killed fail. A request that did not reach the app
 /// is sent to another pod.
@@ -21,7 +28,15 @@ async fn a_pod_that_is_killed_costs_only_requests_under_way() {
     let killed = &shop.pod_names("web")[0];
     let delete = ["delete", "pod", killed, "--force", "--grace-period=0"];
     shop.namespace.kubectl(&delete);
-    shop.namespace.rolled_out("web");
+    until("a new pod in its place", TIMEOUT, async || {
+        let pods = shop.pods("web");
+        let is_new = |pod: &Value| pod["metadata"]["name"] != **killed && is_ready(pod);
+        match pods.iter().filter(|pod| is_new(pod)).count() {
+            2 => Ok(()),
+            _ => Err(format!("{:?}", shop.pod_names("web"))),
+        }
+    })
+    .await;
     let tally = load.end();
     assert!(tally.failed <= UNDER_WAY, "{tally:?}");
     assert!(tally.answered > 50, "{tally:?}");

@@ -25,8 +25,7 @@ async fn labelled_namespaces_use_mtls_after_a_restart() {
     assert_eq!(shop.containers("web"), ["anyam-init", "anyam-proxy", "app"]);
     assert_eq!(outside.containers("web"), ["app"]);
 
-    let answer = shop.get("http://web/");
-    assert!(answer.stdout.ends_with("web\n"), "{answer:?}");
+    shop.answers("http://web/", "web\n").await;
     let metrics = shop.get("http://127.0.0.1:15090/stats/prometheus").stdout;
     let mtls = |line: &&str| {
         line.starts_with("istio_requests_total{")
@@ -41,8 +40,7 @@ async fn labelled_namespaces_use_mtls_after_a_restart() {
 
     // Permissive: callers without a sidecar are served, until the namespace is strict.
     let url = format!("http://web.{}/", shop.namespace.name);
-    let answer = outside.get(&url);
-    assert!(answer.stdout.ends_with("web\n"), "{answer:?}");
+    outside.answers(&url, "web\n").await;
     shop.namespace.apply(STRICT);
     until("plaintext to be refused", TIMEOUT, async || {
         let answer = outside.get(&url);

@@ -10,7 +10,7 @@ use crate::mesh;
 use crate::shop::{Shop, opted_out};
 
 /// More than a minute, which may have to pass until a CronJob is due.
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A Job whose init container calls a service of the mesh, and whose container does.
 fn job() -> String {
@@ -66,7 +66,7 @@ async fn a_job_uses_the_mesh_and_completes() {
         "wait",
         "--for=condition=Complete",
         "job/report",
-        "--timeout=60s",
+        "--timeout=120s",
     ];
     let waited = shop.namespace.try_kubectl(&complete);
     let pods = || {
@@ -108,7 +108,7 @@ async fn a_cron_job_uses_the_mesh_and_completes() {
         let mut all = jobs["items"].as_array().unwrap().iter();
         match all.find(|job| job["status"]["succeeded"] == 1) {
             Some(job) => Ok(job["metadata"]["name"].as_str().unwrap().to_owned()),
-            None => Err(shop.namespace.kubectl(&["describe", "jobs,pods"])),
+            None => Err(jobs.to_string()),
         }
     })
     .await;

@@ -151,6 +151,7 @@ async fn a_new_user_looks_into_the_mesh() {
     let of = ["-n", namespace];
     let with = |command: &[&'static str]| [command, &of[..]].concat();
     let user = User::new(&kubeconfig());
+    shop.answers("http://web/", "web\n").await;
     let load = shop.load("http://web/");
 
     // Traffic of the last seconds.
@@ -247,7 +248,7 @@ async fn a_viewer_of_a_namespace_is_limited_to_it() {
     let cluster = Cluster::shared();
     mesh::install(&cluster);
     let shop = Shop::open(&cluster, true);
-    let other = cluster.namespace("other");
+    let other = cluster.namespace("shop-other");
     let namespace = shop.namespace.name.as_str();
     let viewer = User::account(&cluster, namespace, "viewer");
     let account = format!("--serviceaccount={namespace}:viewer");

@@ -1,9 +1,11 @@
 //! The mesh, installed by the chart.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use anyam_tests_kube::{Cluster, Helm, HelmVersion, Kubectl};
+use anyam_tests_kube::{Cluster, Helm, HelmVersion, Kubectl, until};
 
+const TIMEOUT: Duration = Duration::from_secs(60);
 pub const TREE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 pub const NAMESPACE: &str = "anyam-system";
 /// The tag of the images in `target/images/next`, to which the mesh is upgraded.
@@ -69,4 +71,21 @@ pub fn rolled_out(cluster: &Cluster) {
         cluster,
         &["rollout", "status", deployment, "--timeout=120s"],
     );
+}
+
+/// Waits until no replica is left that ends. One serves on for some seconds, and the API server may ask
+/// it for the sidecars of new pods.
+///
+/// # Panics
+/// When that takes more than a minute.
+pub async fn old_replicas_ended(cluster: &Cluster) {
+    until("the old replicas to end", TIMEOUT, async || {
+        let deleted = "--output=jsonpath={.items[*].metadata.deletionTimestamp}";
+        let selector = "--selector=app.kubernetes.io/name=anyam-control";
+        match &*kubectl(cluster, &["get", "pods", selector, deleted]) {
+            "" => Ok(()),
+            some => Err(some.to_owned()),
+        }
+    })
+    .await;
 }

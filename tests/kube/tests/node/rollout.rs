@@ -59,7 +59,9 @@ async fn callers_without_sidecars_lose_nothing_where_the_app_serves_on() {
     .concat();
     shop.namespace.apply(&patient);
     shop.namespace.rolled_out("patient");
-    let load = outside.load(&format!("http://patient.{}/", shop.namespace.name));
+    let url = format!("http://patient.{}/", shop.namespace.name);
+    outside.answers(&url, "patient\n").await;
+    let load = outside.load(&url);
     shop.namespace.restart("patient");
     load.end().lost_nothing();
 }

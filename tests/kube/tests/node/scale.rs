@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::shop::{Shop, WEB};
 
 /// Metrics of a pod are some 20 s old, and its first come after as long.
-const TIMEOUT: Duration = Duration::from_secs(150);
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// By the app's container alone. Of `type: Resource`, a pod's utilisation is that of all its
 /// containers, with the sidecar's request.
@@ -37,7 +37,7 @@ async fn reaches(shop: &Shop<'_>, replicas: u64) {
         let status = &read(shop, "deployment/web")["status"];
         match status["replicas"] == replicas && status["readyReplicas"] == replicas {
             true => Ok(()),
-            false => Err(format!("{status}, {}", read(shop, "hpa/web")["status"])),
+            false => Err(status.to_string()),
         }
     })
     .await;

@@ -11,11 +11,11 @@ use crate::shop::Shop;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The lines of the code blocks of a section, which goes up to the next of its level.
+/// The lines of the code blocks of a section, which goes up to the next heading.
 fn commands<'a>(text: &'a str, section: &str) -> Vec<&'a str> {
     let heading = format!("\n## {section}\n");
     let (_, after) = text.split_once(&heading).unwrap();
-    let section = after.split("\n## ").next().unwrap();
+    let section = after.split("\n#").next().unwrap();
     section
         .split("```\n")
         .skip(1)

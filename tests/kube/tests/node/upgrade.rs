@@ -63,6 +63,7 @@ async fn an_upgrade_of_the_control_plane_and_of_sidecars_loses_no_request() {
     let tag = format!("image.tag={NEXT}");
     let upgrade = ["--reset-then-reuse-values", "--set", &tag];
     mesh::helm(&cluster, "upgrade", &upgrade);
+    mesh::old_replicas_ended(&cluster).await;
     assert!(!sidecars_are(&shop, "web", NEXT), "not before a restart");
     for deployment in ["web", "caller"] {
         shop.namespace.restart(deployment);
