@@ -187,17 +187,17 @@ async fn replace_all(shop: &mut FakeShop, plan: ChurnPlan) -> Vec<Change> {
     for now in 0..replaced + 2 * later {
         ticks.tick().await;
         if now < replaced {
-            changes.push(shop.surge(now % services).await);
+            changes.push(shop.add_pod(now % services).await);
             if now % EACH_SERVICE == 0 {
                 shop.turn_over_service().await;
             }
         }
         let of = |delay: usize| now.checked_sub(delay).filter(|then| *then < replaced);
         if let Some(then) = of(later) {
-            changes.push(shop.retire(then % services).await);
+            changes.push(shop.terminate_oldest(then % services).await);
         }
         if let Some(then) = of(2 * later) {
-            shop.bury(then % services).await;
+            shop.delete_terminated(then % services).await;
         }
     }
     changes

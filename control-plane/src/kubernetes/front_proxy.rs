@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_map_that_trusts_nobody_or_is_malformed_is_not_used() {
+    fn a_config_map_without_a_ca_or_malformed_is_not_used() {
         let good = certificate("ca").pem();
         let with = |key: &str, value: &str| {
             let mut data = data(&good);

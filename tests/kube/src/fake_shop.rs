@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::held::Endpoints;
 
 /// The namespace that all of it is in.
-const NAMESPACE: &str = "crowd";
+const NAMESPACE: &str = "fakes";
 const PORT: u16 = 80;
 const TARGET_PORT: u16 = 8080;
 /// Of the first pod.
@@ -39,7 +39,7 @@ pub struct FakeShop {
     services: Api<Service>,
     pods: Api<Pod>,
     slices: Api<EndpointSlice>,
-    crowds: Vec<Crowd>,
+    of_services: Vec<ServicePods>,
     /// Pods made so far.
     made: u32,
     /// Services made and deleted again so far.
@@ -47,7 +47,7 @@ pub struct FakeShop {
 }
 
 /// A Service and its pods.
-struct Crowd {
+struct ServicePods {
     name: String,
     address: Ipv4Addr,
     pods: VecDeque<FakePod>,
@@ -116,7 +116,7 @@ impl FakeShop {
             services: Api::namespaced(client.clone(), NAMESPACE),
             pods: Api::namespaced(client.clone(), NAMESPACE),
             slices: Api::namespaced(client, NAMESPACE),
-            crowds: Vec::new(),
+            of_services: Vec::new(),
             made: 0,
             passing: 0,
         };
@@ -130,7 +130,7 @@ impl FakeShop {
             }
             let slice = slice(&name, &pods);
             shop.slices.create(&parameters, &slice).await.unwrap();
-            shop.crowds.push(Crowd {
+            shop.of_services.push(ServicePods {
                 name,
                 address: address.parse().unwrap(),
                 pods,
@@ -141,16 +141,16 @@ impl FakeShop {
 
     /// How many Services stay.
     pub fn len(&self) -> usize {
-        self.crowds.len()
+        self.of_services.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.crowds.is_empty()
+        self.of_services.is_empty()
     }
 
     /// Where their Services are called.
     pub fn addresses(&self) -> impl Iterator<Item = (Ipv4Addr, u16)> {
-        self.crowds.iter().map(|crowd| (crowd.address, PORT))
+        self.of_services.iter().map(|it| (it.address, PORT))
     }
 
     /// A pod that runs; its Service does not list it yet.
@@ -184,8 +184,8 @@ impl FakeShop {
     }
 
     /// Writes which pods a Service has; returns when that is acknowledged.
-    async fn write_slice(&self, crowd: usize) -> SystemTime {
-        let Crowd { name, pods, .. } = &self.crowds[crowd];
+    async fn write_slice(&self, service: usize) -> SystemTime {
+        let ServicePods { name, pods, .. } = &self.of_services[service];
         let patch = Patch::Merge(json!({"endpoints": endpoints(pods)}));
         let parameters = PatchParams::default();
         let patched = self.slices.patch(name, &parameters, &patch).await;
@@ -197,37 +197,37 @@ impl FakeShop {
     ///
     /// # Panics
     /// As [`Self::create`].
-    pub async fn surge(&mut self, crowd: usize) -> Change {
-        let service = self.crowds[crowd].name.clone();
-        let pod = self.start_pod(&service).await;
+    pub async fn add_pod(&mut self, service: usize) -> Change {
+        let name = self.of_services[service].name.clone();
+        let pod = self.start_pod(&name).await;
         let address = pod.address;
-        self.crowds[crowd].pods.push_back(pod);
-        let acknowledged = self.write_slice(crowd).await;
-        self.change(crowd, address, true, acknowledged)
+        self.of_services[service].pods.push_back(pod);
+        let acknowledged = self.write_slice(service).await;
+        self.change(service, address, true, acknowledged)
     }
 
     /// The oldest pod of a Service begins to end: its Service lists it as terminating.
     ///
     /// # Panics
     /// As [`Self::create`].
-    pub async fn retire(&mut self, crowd: usize) -> Change {
-        let mut pods = self.crowds[crowd].pods.iter_mut();
+    pub async fn terminate_oldest(&mut self, service: usize) -> Change {
+        let mut pods = self.of_services[service].pods.iter_mut();
         let oldest = pods.find(|pod| !pod.is_ending).unwrap();
         oldest.is_ending = true;
         let address = oldest.address;
-        let acknowledged = self.write_slice(crowd).await;
-        self.change(crowd, address, false, acknowledged)
+        let acknowledged = self.write_slice(service).await;
+        self.change(service, address, false, acknowledged)
     }
 
     /// The pods of a Service that were ending have ended, and are deleted.
     ///
     /// # Panics
     /// As [`Self::create`].
-    pub async fn bury(&mut self, crowd: usize) {
-        let pods = std::mem::take(&mut self.crowds[crowd].pods);
+    pub async fn delete_terminated(&mut self, service: usize) {
+        let pods = std::mem::take(&mut self.of_services[service].pods);
         let (ended, left): (VecDeque<_>, _) = pods.into_iter().partition(|pod| pod.is_ending);
-        self.crowds[crowd].pods = left;
-        self.write_slice(crowd).await;
+        self.of_services[service].pods = left;
+        self.write_slice(service).await;
         let at_once = DeleteParams::default().grace_period(0);
         for pod in ended {
             self.pods.delete(&pod.name, &at_once).await.unwrap();
@@ -255,13 +255,13 @@ impl FakeShop {
 
     fn change(
         &self,
-        crowd: usize,
+        service: usize,
         address: Ipv4Addr,
         added: bool,
         acknowledged: SystemTime,
     ) -> Change {
         Change {
-            service: format!("{}.{NAMESPACE}", self.crowds[crowd].name),
+            service: format!("{}.{NAMESPACE}", self.of_services[service].name),
             endpoint: at_port(address),
             added,
             acknowledged,
@@ -277,7 +277,7 @@ impl FakeShop {
         let mut all = Endpoints::new();
         for slice in slices {
             let name = slice.metadata.name.unwrap();
-            if !self.crowds.iter().any(|crowd| crowd.name == name) {
+            if !self.of_services.iter().any(|it| it.name == name) {
                 continue;
             }
             let is_ready = |endpoint: &Endpoint| {

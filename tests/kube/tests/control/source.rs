@@ -37,7 +37,7 @@ async fn holds_what_is_listed(pod: &PodHost, shop: &FakeShop) {
 
 /// Hundreds of changes at once, with the API server away in the middle.
 #[tokio::test]
-async fn sidecars_hold_what_the_api_server_has_after_a_storm_of_changes() {
+async fn sidecars_hold_what_the_api_server_has_after_hundreds_of_changes() {
     let mut network = PodNetwork::enter();
     let bench = Bench::start_at(PodNetwork::CONTROL);
     bench.namespace("shop", &["web"]);
@@ -54,12 +54,12 @@ async fn sidecars_hold_what_the_api_server_has_after_a_storm_of_changes() {
 
     let mut restarted = 0;
     for half in 0..2 {
-        for crowd in 0..shop.len() {
+        for service in 0..shop.len() {
             for _ in 0..PODS_OF_EACH / 2 {
-                shop.surge(crowd).await;
-                shop.retire(crowd).await;
+                shop.add_pod(service).await;
+                shop.terminate_oldest(service).await;
             }
-            shop.bury(crowd).await;
+            shop.delete_terminated(service).await;
             shop.turn_over_service().await;
         }
         holds_what_is_listed(&pod, &shop).await;

@@ -235,7 +235,7 @@ fn a_second_release_is_refused() {
 /// While no control plane answers, only pods that would be injected are refused: the cluster's own,
 /// the mesh's and those of others are created.
 #[tokio::test]
-async fn a_webhook_that_does_not_answer_locks_nobody_else_out() {
+async fn a_webhook_that_does_not_answer_holds_up_no_other_namespace() {
     let release = Release::new(HelmVersion::V4);
     let server = &release.server;
     // The controllers have no scheduler, so no pod of the control plane ever runs.
