@@ -116,6 +116,7 @@ fn traits(kind: Kind) -> Option<Traits> {
         | Kind::EndpointSlice
         | Kind::HttpRoute
         | Kind::GrpcRoute
+        | Kind::TcpRoute
         | Kind::ReferenceGrant => return None,
     })
 }

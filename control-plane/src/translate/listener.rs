@@ -14,7 +14,7 @@ use xds_proto::google::protobuf::Any;
 use super::http::{self, Side, access_log, filter};
 use super::naming::{self, Carries, OutboundName};
 use super::proto::{address, boolv, duration, fields, metadata, text, typed, u32v};
-use super::{cluster, cors, policy};
+use super::{cluster, connection_route, cors, policy};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
 use crate::model::manifest::families::Families;
@@ -53,6 +53,11 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
         metadata: declaration(mesh, at),
         ..listener::Listener::default()
     };
+    if let [first, ..] = connection_route::governing(mesh, &scope.namespace, at) {
+        let stat_prefix = name(Carries::Declared);
+        it.filter_chains = vec![connection_route::whole(mesh, first, &stat_prefix, log)];
+        return Some(it);
+    }
     let declared = match protocol {
         // HTTP without TLS is forwarded as HTTP, so that an answer that is TLS is an error in words.
         AppProtocol::Tls if scope.anyam => {
@@ -147,11 +152,18 @@ pub fn original_dst() -> listener::ListenerFilter {
 }
 
 pub fn tcp_proxy(cluster: &str, log: LogFormat) -> listener::Filter {
+    let to = tcp::tcp_proxy::ClusterSpecifier::Cluster(cluster.to_owned());
+    tcp_proxy_to(cluster, to, log)
+}
+
+pub fn tcp_proxy_to(
+    stat_prefix: &str,
+    to: tcp::tcp_proxy::ClusterSpecifier,
+    log: LogFormat,
+) -> listener::Filter {
     let proxy = tcp::TcpProxy {
-        stat_prefix: cluster.to_owned(),
-        cluster_specifier: Some(tcp::tcp_proxy::ClusterSpecifier::Cluster(
-            cluster.to_owned(),
-        )),
+        stat_prefix: stat_prefix.to_owned(),
+        cluster_specifier: Some(to),
         access_log: access_log(log, false),
         ..tcp::TcpProxy::default()
     };

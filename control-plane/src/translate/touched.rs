@@ -54,7 +54,7 @@ pub fn touched(old: &Mesh, new: &Mesh, changed: &Changed) -> Touched {
         work.workload(key, true);
     }
     for key in &changed.routed {
-        work.named(key, &[type_url::ROUTE]);
+        work.routed(key);
     }
     for key in &changed.authorized {
         work.own(key, type_url::LISTENER, naming::INBOUND);
@@ -94,6 +94,19 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Its routes send to what changed: those of connections are part of listeners.
+    fn routed(&mut self, key: &Key) {
+        self.named(key, &[type_url::ROUTE]);
+        if self.has_connection_routes(key) {
+            self.named(key, &[type_url::LISTENER]);
+        }
+    }
+
+    fn has_connection_routes(&self, key: &Key) -> bool {
+        let mut both = self.services(key).into_iter().flatten();
+        both.any(|entry| entry.ports.iter().any(PortEntry::has_connection_routes))
+    }
+
     fn service(&mut self, key: &Key) {
         let (old, new) = match self.services(key) {
             [None, None] => return,
@@ -109,7 +122,8 @@ impl<'a> Work<'a> {
             self.named(key, &[type_url::ROUTE]);
             let all = routes(old).chain(routes(new));
             let all = all.flat_map(|(own, of)| own.iter().chain(of.values().flatten()));
-            if cors::is_used(all) {
+            let of_connections = self.has_connection_routes(key);
+            if of_connections || cors::is_used(all) {
                 self.named(key, &[type_url::LISTENER]);
             }
         }

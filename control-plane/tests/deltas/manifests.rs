@@ -27,7 +27,7 @@ pub fn slot() -> impl Strategy<Value = Slot> {
         4 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Service(n, i)),
         3 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Slice(n, i)),
         6 => (0..2usize, 0..4usize).prop_map(|(n, i)| Slot::Workload(n, i)),
-        4 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Route(n, i)),
+        4 => (0..2usize, 0..4usize).prop_map(|(n, i)| Slot::Route(n, i)),
         1 => (0..2usize).prop_map(Slot::Grant),
         2 => (0..3usize, 0..2usize).prop_map(|(n, i)| Slot::Authorization(n, i)),
         2 => (0..3usize, 0..3usize).prop_map(|(n, i)| Slot::Mesh(n, i)),
@@ -179,9 +179,23 @@ fn route(kind: &'static str, version: u8) -> Said {
     Said::new(GATEWAY, kind, spec)
 }
 
+fn tcp_route(version: u8) -> Said {
+    let parent = pick(version, 0, &["s0", "s1"]);
+    let near = pick(version, 1, &["a", "b"]);
+    let port = pick(version, 2, &["", ", port: 80", ", sectionName: main"]);
+    let to = pick(version, 3, &["s0", "s1", "s2", "none"]);
+    let far = pick(version, 5, &["a", "b"]);
+    let number = pick(version, 6, &["80", "443"]);
+    let spec = format!(
+        "parentRefs: [{{ group: \"\", kind: Service, name: {parent}, namespace: {near}{port} }}], \
+         rules: [{{ backendRefs: [{{ name: {to}, namespace: {far}, port: {number} }}, {{ name: s0, port: 80, weight: 3 }}] }}]"
+    );
+    Said::new(GATEWAY, "TCPRoute", spec)
+}
+
 fn grant(version: u8) -> Said {
     let from = pick(version, 0, &["a", "b"]);
-    let kind = pick(version, 1, &["HTTPRoute", "GRPCRoute"]);
+    let kind = pick(version, 1, &["HTTPRoute", "GRPCRoute", "TCPRoute"]);
     let spec = format!(
         "from: [{{ group: gateway.networking.k8s.io, kind: {kind}, namespace: {from} }}], \
          to: [{{ group: \"\", kind: Service }}]"
@@ -236,6 +250,7 @@ fn manifest(slot: Slot, version: u8) -> String {
         Slot::Service(n, i) => (service(version), n, format!("s{i}")),
         Slot::Slice(n, i) => (slice(version), n, format!("e{i}")),
         Slot::Workload(n, i) => (workload(n, i, version), n, format!("w{i}")),
+        Slot::Route(n, 3) => (tcp_route(version), n, "r3".to_owned()),
         Slot::Route(n, 2) => (route("GRPCRoute", version), n, "r2".to_owned()),
         Slot::Route(n, i) => (route("HTTPRoute", version), n, format!("r{i}")),
         Slot::Grant(n) => (grant(version), n, "g".to_owned()),

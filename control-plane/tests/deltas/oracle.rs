@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyam_control::model::manifest::endpoint_slice::{Conditions, EndpointSlice, SliceEndpoint};
 use anyam_control::model::manifest::object::{Kind, Meta, Target};
-use anyam_control::model::manifest::route::Route;
+use anyam_control::model::manifest::route::{Parent, Route};
 use anyam_control::model::manifest::service::{AppProtocol, PortRef, Service, ServicePort};
 use anyam_control::model::manifest::workload::Workload;
 use anyam_control::model::{Mesh, Object};
@@ -193,9 +193,10 @@ fn endpoint(workload: &Workload, port: &ServicePort) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, number))
 }
 
-/// Routes with the port, or the whole service, as parent; a headless one takes none. On a port that is declared to be TCP there
-/// are none, on one of HTTP/1 no GRPCRoutes; where there is a GRPCRoute, HTTPRoutes of the same
-/// namespace are left out.
+/// Routes with the port, or the whole service, as parent; a headless one takes none. On a port that is declared to be TCP or TLS there
+/// are TCPRoutes alone, on one of HTTP none of these, and of HTTP/1 no GRPCRoutes. In each namespace the first of these kinds
+/// governs: GRPCRoute, HTTPRoute, TCPRoute. Where routes of the service's namespace said what the port carries, those of others
+/// that do not fit that are left out.
 fn routes(
     declared: &Declared,
     service: &Service,
@@ -208,21 +209,12 @@ fn routes(
         let Object::Route(route) = object else {
             continue;
         };
-        let named = route.parents.iter().any(|parent| {
-            parent.service
-                && !service.headless
-                && parent.namespace == service.meta.namespace
-                && parent.name == service.meta.name
-                && parent.port.is_none_or(|number| number == port.number)
-                && parent
-                    .section
-                    .as_ref()
-                    .is_none_or(|name| *name == port.name)
-        });
+        let named = route.parents.iter().any(|it| selects(it, service, port));
         let fits = match port.protocol {
-            AppProtocol::Tcp | AppProtocol::Tls => false,
+            AppProtocol::Tcp | AppProtocol::Tls => route.kind == Kind::TcpRoute,
             AppProtocol::Http => route.kind == Kind::HttpRoute,
-            AppProtocol::Http2 | AppProtocol::Grpc | AppProtocol::Undeclared => true,
+            AppProtocol::Http2 | AppProtocol::Grpc => route.kind != Kind::TcpRoute,
+            AppProtocol::Undeclared => true,
         };
         if named && fits {
             by_namespace
@@ -231,12 +223,40 @@ fn routes(
                 .push(route);
         }
     }
-    for (namespace, routes) in by_namespace {
-        let grpc = routes.iter().any(|route| route.kind == Kind::GrpcRoute);
-        let governs = routes
-            .iter()
-            .filter(|route| !grpc || route.kind == Kind::GrpcRoute);
-        let names: BTreeSet<String> = governs.map(|route| name(route)).collect();
+    let of = |routes: &[&Route], kind| routes.iter().any(|route| route.kind == kind);
+    for routes in by_namespace.values_mut() {
+        let kinds = [Kind::GrpcRoute, Kind::HttpRoute, Kind::TcpRoute];
+        let governs = kinds.into_iter().find(|kind| of(routes, *kind));
+        routes.retain(|route| Some(route.kind) == governs);
+    }
+    let own = by_namespace.get(service.meta.namespace.as_str());
+    let own = own.filter(|routes| {
+        // One that names the port, or is for a service of one port.
+        let about = |it: &Parent| {
+            let named = it.port.is_some() || it.section.is_some();
+            selects(it, service, port) && (named || service.ports.len() == 1)
+        };
+        let bytes = of(routes, Kind::TcpRoute);
+        let mut said = declared.values().filter_map(|(object, _)| match object {
+            Object::Route(route) => Some(route),
+            _ => None,
+        });
+        said.any(|route| {
+            (route.kind == Kind::TcpRoute) == bytes
+                && route.meta.namespace == service.meta.namespace
+                && route.parents.iter().any(about)
+        })
+    });
+    let bytes = own.map(|routes| of(routes, Kind::TcpRoute));
+    let bytes = bytes.filter(|_| port.protocol == AppProtocol::Undeclared);
+    for (namespace, mut routes) in by_namespace {
+        if namespace != service.meta.namespace {
+            routes.retain(|route| bytes.is_none_or(|is| (route.kind == Kind::TcpRoute) == is));
+        }
+        let names: BTreeSet<String> = routes.iter().map(|route| name(route)).collect();
+        if names.is_empty() {
+            continue;
+        }
         match namespace == service.meta.namespace {
             true => all.producers.insert(at.to_owned(), names),
             false => all
@@ -277,6 +297,19 @@ fn policies(declared: &Declared, workload: &Workload, all: &mut Expected) {
     if let Some((_, name)) = oldest {
         all.governing.insert(key, name);
     }
+}
+
+/// Whether a parentRef means the port.
+fn selects(parent: &Parent, service: &Service, port: &ServicePort) -> bool {
+    parent.service
+        && !service.headless
+        && parent.namespace == service.meta.namespace
+        && parent.name == service.meta.name
+        && parent.port.is_none_or(|number| number == port.number)
+        && parent
+            .section
+            .as_ref()
+            .is_none_or(|name| *name == port.name)
 }
 
 fn name(route: &Route) -> String {

@@ -4,6 +4,7 @@
 //! - `harness`: starts a mesh and waits for conditions; `process`: one of its processes;
 //!   `manifests`: its configuration; `traffic`: calls of its apps
 //! - `attach`: upgrades other than WebSocket's
+//! - `connections`: TCPRoutes
 //! - `control_plane`: which traffic continues when the control plane is killed; its authentication
 //! - `egress`: connections out of the mesh, and their end
 //! - `envoy`: stock Envoy as a peer
@@ -24,6 +25,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attach;
+mod connections;
 mod control_plane;
 mod egress;
 mod envoy;

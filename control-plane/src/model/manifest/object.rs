@@ -20,6 +20,7 @@ pub enum Kind {
     Workload,
     HttpRoute,
     GrpcRoute,
+    TcpRoute,
     ReferenceGrant,
     AuthorizationPolicy,
     MeshPolicy,
@@ -27,12 +28,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Workload,
         Kind::HttpRoute,
         Kind::GrpcRoute,
+        Kind::TcpRoute,
         Kind::ReferenceGrant,
         Kind::AuthorizationPolicy,
         Kind::MeshPolicy,
@@ -46,6 +48,7 @@ impl Kind {
             Kind::Workload => "Workload",
             Kind::HttpRoute => "HTTPRoute",
             Kind::GrpcRoute => "GRPCRoute",
+            Kind::TcpRoute => "TCPRoute",
             Kind::ReferenceGrant => "ReferenceGrant",
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
             Kind::MeshPolicy => "MeshPolicy",
@@ -68,6 +71,10 @@ impl Kind {
                 "gateway.networking.k8s.io/v1beta1",
                 "gateway.networking.k8s.io/v1alpha2",
             ],
+            Kind::TcpRoute => &[
+                "gateway.networking.k8s.io/v1",
+                "gateway.networking.k8s.io/v1alpha2",
+            ],
             Kind::ReferenceGrant => &[
                 "gateway.networking.k8s.io/v1beta1",
                 "gateway.networking.k8s.io/v1",
@@ -76,6 +83,17 @@ impl Kind {
                 &["mesh.anyam.dev/v1alpha1"]
             }
         }
+    }
+}
+
+impl Kind {
+    pub fn is_route(self) -> bool {
+        matches!(self, Kind::HttpRoute | Kind::GrpcRoute) || self.is_connection_route()
+    }
+
+    /// Whether it is a route of connections; others are of requests.
+    pub fn is_connection_route(self) -> bool {
+        matches!(self, Kind::TcpRoute)
     }
 }
 

@@ -165,6 +165,7 @@ pub fn object(kind: Kind, document: &Node<'_>) -> Result<Object, ReadError> {
         Kind::Workload => Object::Workload(one(document, Workload::new)?),
         Kind::HttpRoute => Object::Route(one(document, Route::new::<HttpMatch>)?),
         Kind::GrpcRoute => Object::Route(one(document, Route::new::<GrpcMatch>)?),
+        Kind::TcpRoute => Object::Route(one(document, Route::of_tcp)?),
         Kind::ReferenceGrant => Object::Grant(one(document, ReferenceGrant::new)?),
         Kind::AuthorizationPolicy => {
             Object::Authorization(one(document, AuthorizationPolicy::new)?)

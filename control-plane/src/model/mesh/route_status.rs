@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use super::attach::{AttachRefusal, attachment};
+use super::attach::{AttachRefusal, attachment, is_carried};
+use super::backend::BadBackend;
 use super::change::{LeftOut, LeftOutEffect, Origin};
 use super::endpoints::EndpointsBy;
 use super::status::{Condition, ParentStatus, fields_left_out};
-use super::{BadBackend, Mesh, PortEntry};
+use super::{Mesh, ServiceEntry};
 use crate::model::manifest::object::{Key, Kind};
 use crate::model::manifest::route::{BackendKind, Destination, Parent, Route};
 
@@ -62,15 +63,9 @@ type Outcome = Result<Vec<String>, AttachRefusal>;
 
 fn acceptance(mesh: &Mesh, route: &Route, parent: &Parent) -> Outcome {
     let key = Key::new(&parent.namespace, &parent.name);
-    let entry = mesh.service(&key);
+    let entry = mesh.service(&key).map(|entry| &**entry);
     let attachment = attachment(route, parent, entry.map(|entry| &*entry.service))?;
-    let conflict = |number: &u16| {
-        let port = entry?.port(*number)?;
-        let other = governing_instead(port, route, &key)?;
-        Some(format!(
-            "GRPCRoute {other} governs port {number} of Service {key}"
-        ))
-    };
+    let conflict = |number: &u16| conflict(entry?, *number, route);
     let mut notes: Vec<String> = attachment.ports.iter().filter_map(conflict).collect();
     if notes.len() == attachment.ports.len() {
         return Err(("Conflicted", notes.join("; ")));
@@ -83,21 +78,29 @@ fn acceptance(mesh: &Mesh, route: &Route, parent: &Parent) -> Outcome {
             route.kind
         ));
     }
-    if route.hostnames {
+    if !route.hostnames.is_empty() {
         notes.push("hostnames have no effect: the address called says which Service".into());
+    }
+    if route.kind.is_connection_route() && route.rules.len() > 1 {
+        notes.push("only the first of its rules is used: nothing distinguishes the others".into());
     }
     Ok(notes)
 }
 
-/// The GRPCRoute that governs a port in place of `route`.
-fn governing_instead(port: &PortEntry, route: &Route, service: &Key) -> Option<Key> {
-    let group = port.group(&route.meta.namespace, &service.namespace);
-    match route.kind {
-        Kind::GrpcRoute => None,
-        _ => group
-            .iter()
-            .find(|other| other.kind == Kind::GrpcRoute)
-            .map(|other| other.meta.key()),
+/// What governs a port in place of `route`.
+fn conflict(service: &ServiceEntry, number: u16, route: &Route) -> Option<String> {
+    let port = service.port(number)?;
+    let key = service.key();
+    let at = format!("port {number} of Service {key}");
+    let group = port.group(&route.meta.namespace, &key.namespace);
+    let governs = |other: &Route| format!("{} {} governs {at}", other.kind, other.meta.key());
+    if !is_carried(route.kind, port.protocol) {
+        let own = port.producers.first();
+        return own.map(|own| format!("{}, for all callers", governs(own)));
+    }
+    match (group.first()?, route.kind) {
+        (first, Kind::TcpRoute) if first.meta.key() != route.meta.key() => Some(governs(first)),
+        (first, kind) => (first.kind != kind).then(|| governs(first)),
     }
 }
 

@@ -41,6 +41,7 @@ impl WatchedKind {
                 Kind::Workload => "workloads",
                 Kind::HttpRoute => "httproutes",
                 Kind::GrpcRoute => "grpcroutes",
+                Kind::TcpRoute => "tcproutes",
                 Kind::ReferenceGrant => "referencegrants",
                 Kind::AuthorizationPolicy => "authorizationpolicies",
                 Kind::MeshPolicy => "meshpolicies",

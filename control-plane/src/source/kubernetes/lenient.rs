@@ -138,7 +138,7 @@ impl Repair<'_> {
     /// without it.
     fn take_out(&mut self, path: &str, removed: &mut Removed) -> Option<Repaired> {
         match self.kind {
-            Kind::HttpRoute | Kind::GrpcRoute => self.of_route(path, removed),
+            kind if kind.is_route() => self.of_route(path, removed),
             Kind::AuthorizationPolicy | Kind::MeshPolicy | Kind::BackendPolicy => {
                 self.of_policy(path, removed)
             }

@@ -66,7 +66,7 @@ impl UnreadVersion {
 impl<'a> DesiredStatus<'a> {
     pub fn of(status: &'a ObjectStatus) -> Self {
         let content = match status.id.kind {
-            Kind::HttpRoute | Kind::GrpcRoute => {
+            kind if kind.is_route() => {
                 let parents = status.parents.iter();
                 let entry = parents.map(|it| (parent_ref(&it.parent), &*it.conditions));
                 Content::Parents(entry.collect())
@@ -88,7 +88,7 @@ impl<'a> DesiredStatus<'a> {
     pub fn of_unread(kind: Kind, version: &UnreadVersion) -> Self {
         let condition = Condition::no("Accepted", "Invalid", version.message.clone());
         let content = match kind {
-            Kind::HttpRoute | Kind::GrpcRoute => Content::EachParent(condition),
+            kind if kind.is_route() => Content::EachParent(condition),
             _ => Content::Conditions(vec![Cow::Owned(condition)]),
         };
         DesiredStatus {
@@ -210,7 +210,7 @@ impl<'a> DesiredStatus<'a> {
 /// The part of a status that is compared with the desired one.
 pub fn own_part(kind: Kind, status: &Json) -> Json {
     match kind {
-        Kind::HttpRoute | Kind::GrpcRoute => {
+        kind if kind.is_route() => {
             let ours = list(status, "parents")
                 .iter()
                 .filter(|entry| is_ours(entry));

@@ -30,6 +30,7 @@ pub fn is_written(kind: Kind) -> bool {
     match kind {
         Kind::HttpRoute
         | Kind::GrpcRoute
+        | Kind::TcpRoute
         | Kind::Workload
         | Kind::AuthorizationPolicy
         | Kind::MeshPolicy
