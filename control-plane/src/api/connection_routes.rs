@@ -1,4 +1,4 @@
-//! TCPRoutes as proxies are given them, in words: read from the filter chains of listeners.
+//! TCPRoutes and TLSRoutes as proxies are given them, in words: read from the filter chains of listeners.
 
 use std::collections::BTreeMap;
 
@@ -64,11 +64,22 @@ fn rule(view: &dyn View, scope: &Scope, chain: &FilterChain) -> Option<(String, 
     let proxy = TcpProxy::decode(&*any.value).ok()?;
     let rule = RouteRule {
         name: chain.name.clone(),
-        matches: vec![EVERY.to_owned()],
+        matches: matches(chain),
         backends: backends(view, scope, &proxy),
         ..RouteRule::default()
     };
     Some((proxy.stat_prefix, rule))
+}
+
+fn matches(chain: &FilterChain) -> Vec<String> {
+    match &chain.filter_chain_match {
+        None => vec![EVERY.to_owned()],
+        Some(found) if found.server_names.is_empty() => vec!["every TLS connection".to_owned()],
+        Some(found) => {
+            let names = found.server_names.iter();
+            names.map(|name| format!("server name = {name}")).collect()
+        }
+    }
 }
 
 fn backends(view: &dyn View, scope: &Scope, proxy: &TcpProxy) -> Vec<RouteBackend> {

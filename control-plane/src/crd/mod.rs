@@ -117,6 +117,7 @@ fn traits(kind: Kind) -> Option<Traits> {
         | Kind::HttpRoute
         | Kind::GrpcRoute
         | Kind::TcpRoute
+        | Kind::TlsRoute
         | Kind::ReferenceGrant => return None,
     })
 }

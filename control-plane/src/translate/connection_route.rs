@@ -1,4 +1,4 @@
-//! TCPRoutes as filter chains of a port's listener.
+//! TCPRoutes and TLSRoutes as filter chains of a port's listener.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use xds_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
     ClusterSpecifier, WeightedCluster,
 };
 
-use super::listener::{chain, tcp_proxy_to};
-use super::naming::{Carries, INVALID_BACKEND, OutboundName};
+use super::listener::{chain, tcp_proxy, tcp_proxy_to};
+use super::naming::{BLACK_HOLE, Carries, INVALID_BACKEND, OutboundName};
 use super::route::rule_name;
 use crate::model::Mesh;
 use crate::model::manifest::policy::LogFormat;
 use crate::model::manifest::route::{Destination, Route};
 use crate::model::manifest::service::AppProtocol;
-use crate::model::mesh::PortEntry;
+use crate::model::mesh::{PortEntry, server_names};
 
 /// The routes of connections that govern calls from a namespace to an address, by precedence.
 pub fn governing<'a>(mesh: &'a Mesh, namespace: &str, at: SocketAddr) -> &'a [Arc<Route>] {
@@ -51,6 +51,45 @@ pub fn whole(
         None,
         tcp_proxy_to(stat_prefix, target(mesh, route), log),
     )
+}
+
+/// Chains by server name. TLS that no route matches is refused.
+pub fn by_server_name(
+    mesh: &Mesh,
+    routes: &[Arc<Route>],
+    stat_prefix: &str,
+    log: LogFormat,
+) -> Vec<listener::FilterChain> {
+    let mut chains = Vec::new();
+    let mut any = false;
+    for share in server_names::divide(routes) {
+        if share.names.is_empty() {
+            continue;
+        }
+        any |= share.names.contains(&server_names::ANY);
+        let names = share
+            .names
+            .iter()
+            .filter(|name| **name != server_names::ANY);
+        let names = names.map(|name| (*name).to_owned()).collect();
+        chains.push(listener::FilterChain {
+            filter_chain_match: Some(tls_match(names)),
+            ..whole(mesh, share.route, stat_prefix, log)
+        });
+    }
+    if !any {
+        let nowhere = tcp_proxy(BLACK_HOLE, log);
+        chains.push(chain("no-route", Some(tls_match(Vec::new())), nowhere));
+    }
+    chains
+}
+
+fn tls_match(server_names: Vec<String>) -> listener::FilterChainMatch {
+    listener::FilterChainMatch {
+        server_names,
+        transport_protocol: "tls".to_owned(),
+        ..listener::FilterChainMatch::default()
+    }
 }
 
 /// Shares without a valid backend name a cluster that does not exist, so that their connections are

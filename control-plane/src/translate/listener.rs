@@ -8,6 +8,7 @@ use xds_proto::envoy::config::core::v3::{self as core, TrafficDirection};
 use xds_proto::envoy::config::listener::v3 as listener;
 use xds_proto::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use xds_proto::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use xds_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use xds_proto::google::protobuf::Any;
 
@@ -16,14 +17,16 @@ use super::naming::{self, Carries, OutboundName};
 use super::proto::{address, boolv, duration, fields, metadata, text, typed, u32v};
 use super::{cluster, connection_route, cors, policy};
 use crate::ads::resources::Scope;
-use crate::model::Mesh;
 use crate::model::manifest::families::Families;
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
 use crate::model::manifest::service::AppProtocol;
+use crate::model::{Kind, Mesh};
 
 /// How long a client may stay silent before its connection is taken for TCP. Short, because a
 /// server may be the one to speak first.
 const DETECT: Duration = Duration::from_millis(300);
+/// How long a client may take to begin its handshake, on a port of nothing but TLS.
+const DETECT_TLS: Duration = Duration::from_secs(5);
 
 /// `outbound/<address>:<port>`: a service's or a workload's.
 pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::Listener> {
@@ -53,39 +56,54 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
         metadata: declaration(mesh, at),
         ..listener::Listener::default()
     };
-    if let [first, ..] = connection_route::governing(mesh, &scope.namespace, at) {
+    let routes = connection_route::governing(mesh, &scope.namespace, at);
+    if let Some(first) = routes.first() {
         let stat_prefix = name(Carries::Declared);
-        it.filter_chains = vec![connection_route::whole(mesh, first, &stat_prefix, log)];
-        return Some(it);
+        if first.kind != Kind::TlsRoute {
+            it.filter_chains = vec![connection_route::whole(mesh, first, &stat_prefix, log)];
+            return Some(it);
+        }
+        it.filter_chains = connection_route::by_server_name(mesh, routes, &stat_prefix, log);
+        detect_tls(&mut it);
     }
-    let declared = match protocol {
+    match protocol {
+        // Nothing but TLS, which its routes match.
+        AppProtocol::Tls if !routes.is_empty() => {}
         // HTTP without TLS is forwarded as HTTP, so that an answer that is TLS is an error in words.
         AppProtocol::Tls if scope.anyam => {
             detect_http(&mut it);
-            it.filter_chains = vec![detected(
-                "http1",
-                &["http/1.0", "http/1.1"],
-                http(Carries::Http1),
-            )];
+            let filter = http(Carries::Http1);
+            let http1 = detected("http1", &["http/1.0", "http/1.1"], filter);
+            it.filter_chains.push(http1);
             let bytes = tcp_proxy(&name(Carries::Declared), log);
             it.default_filter_chain = Some(chain("declared", None, bytes));
-            return Some(it);
         }
-        AppProtocol::Tcp | AppProtocol::Tls => tcp_proxy(&name(Carries::Declared), log),
-        // Envoy cannot send by ALPN which version it detected; bytes are carried as they are.
-        AppProtocol::Undeclared if !scope.anyam => tcp_proxy(&name(Carries::Tcp), log),
         AppProtocol::Undeclared => {
-            detect_http(&mut it);
-            it.filter_chains = vec![
-                detected("http1", &["http/1.0", "http/1.1"], http(Carries::Declared)),
-                detected("http2", &["h2c"], http(Carries::Http2)),
-            ];
-            it.default_filter_chain = Some(chain("tcp", None, tcp_proxy(&name(Carries::Tcp), log)));
-            return Some(it);
+            // Envoy cannot send by ALPN which version it detected; bytes are carried as they are.
+            if scope.anyam {
+                detect_http(&mut it);
+                it.filter_chains.extend([
+                    detected("http1", &["http/1.0", "http/1.1"], http(Carries::Declared)),
+                    detected("http2", &["h2c"], http(Carries::Http2)),
+                ]);
+            }
+            if !it.filter_chains.is_empty() {
+                silent_is_tcp(&mut it);
+            }
+            let bytes = tcp_proxy(&name(Carries::Tcp), log);
+            match it.filter_chains.is_empty() {
+                true => it.filter_chains.push(chain("declared", None, bytes)),
+                false => it.default_filter_chain = Some(chain("tcp", None, bytes)),
+            }
         }
-        AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => http(Carries::Declared),
-    };
-    it.filter_chains = vec![chain("declared", None, declared)];
+        AppProtocol::Tcp | AppProtocol::Tls => {
+            let bytes = tcp_proxy(&name(Carries::Declared), log);
+            it.filter_chains = vec![chain("declared", None, bytes)];
+        }
+        AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => {
+            it.filter_chains = vec![chain("declared", None, http(Carries::Declared))];
+        }
+    }
     Some(it)
 }
 
@@ -97,13 +115,26 @@ fn declaration(mesh: &Mesh, at: SocketAddr) -> Option<core::Metadata> {
     Some(metadata(&[("anyam", declared_by)]))
 }
 
+/// A silent client is taken for TCP.
 fn detect_http(it: &mut listener::Listener) {
-    it.listener_filters = vec![listener_filter(
+    it.listener_filters.push(listener_filter(
         "envoy.filters.listener.http_inspector",
         typed(&HttpInspector::default()),
-    )];
+    ));
+    silent_is_tcp(it);
+}
+
+fn silent_is_tcp(it: &mut listener::Listener) {
     it.listener_filters_timeout = duration(DETECT);
     it.continue_on_listener_filters_timeout = true;
+}
+
+fn detect_tls(it: &mut listener::Listener) {
+    it.listener_filters.push(listener_filter(
+        "envoy.filters.listener.tls_inspector",
+        typed(&TlsInspector::default()),
+    ));
+    it.listener_filters_timeout = duration(DETECT_TLS);
 }
 
 /// The protocol at an address, and the host in names of its clusters and routes.

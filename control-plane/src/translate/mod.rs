@@ -1,7 +1,7 @@
 //! The mesh into xDS resources: pure functions of the mesh, a name and a scope.
 //!
 //! - [`listener`], [`inbound`], [`http`], [`policy`]: listeners and their chains, the connection
-//!   manager, authorisation; [`connection_route`]: chains by TCPRoutes
+//!   manager, authorisation; [`connection_route`]: chains by TCPRoutes and TLSRoutes
 //! - [`route`], [`action`]: routes in Gateway API's order, and what they do; [`edits`]: to headers;
 //!   [`cors`]: for other origins
 //! - [`cluster`], [`protocol`], [`resilience`], [`tls`], [`endpoint`]: upstreams

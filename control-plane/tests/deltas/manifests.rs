@@ -27,7 +27,7 @@ pub fn slot() -> impl Strategy<Value = Slot> {
         4 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Service(n, i)),
         3 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Slice(n, i)),
         6 => (0..2usize, 0..4usize).prop_map(|(n, i)| Slot::Workload(n, i)),
-        4 => (0..2usize, 0..4usize).prop_map(|(n, i)| Slot::Route(n, i)),
+        5 => (0..2usize, 0..5usize).prop_map(|(n, i)| Slot::Route(n, i)),
         1 => (0..2usize).prop_map(Slot::Grant),
         2 => (0..3usize, 0..2usize).prop_map(|(n, i)| Slot::Authorization(n, i)),
         2 => (0..3usize, 0..3usize).prop_map(|(n, i)| Slot::Mesh(n, i)),
@@ -193,9 +193,29 @@ fn tcp_route(version: u8) -> Said {
     Said::new(GATEWAY, "TCPRoute", spec)
 }
 
+fn tls_route(version: u8) -> Said {
+    let names = pick(
+        version,
+        2,
+        &["a.example", "\"*.example\", a.example", "b.example", ""],
+    );
+    let tcp = tcp_route(version);
+    Said {
+        kind: "TLSRoute",
+        body: tcp
+            .body
+            .replace("rules:", &format!("hostnames: [{names}], rules:")),
+        ..tcp
+    }
+}
+
 fn grant(version: u8) -> Said {
     let from = pick(version, 0, &["a", "b"]);
-    let kind = pick(version, 1, &["HTTPRoute", "GRPCRoute", "TCPRoute"]);
+    let kind = pick(
+        version,
+        1,
+        &["HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"],
+    );
     let spec = format!(
         "from: [{{ group: gateway.networking.k8s.io, kind: {kind}, namespace: {from} }}], \
          to: [{{ group: \"\", kind: Service }}]"
@@ -250,6 +270,7 @@ fn manifest(slot: Slot, version: u8) -> String {
         Slot::Service(n, i) => (service(version), n, format!("s{i}")),
         Slot::Slice(n, i) => (slice(version), n, format!("e{i}")),
         Slot::Workload(n, i) => (workload(n, i, version), n, format!("w{i}")),
+        Slot::Route(n, 4) => (tls_route(version), n, "r4".to_owned()),
         Slot::Route(n, 3) => (tcp_route(version), n, "r3".to_owned()),
         Slot::Route(n, 2) => (route("GRPCRoute", version), n, "r2".to_owned()),
         Slot::Route(n, i) => (route("HTTPRoute", version), n, format!("r{i}")),

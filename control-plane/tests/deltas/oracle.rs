@@ -194,8 +194,8 @@ fn endpoint(workload: &Workload, port: &ServicePort) -> Option<SocketAddr> {
 }
 
 /// Routes with the port, or the whole service, as parent; a headless one takes none. On a port that is declared to be TCP or TLS there
-/// are TCPRoutes alone, on one of HTTP none of these, and of HTTP/1 no GRPCRoutes. In each namespace the first of these kinds
-/// governs: GRPCRoute, HTTPRoute, TCPRoute. Where routes of the service's namespace said what the port carries, those of others
+/// are those of connections alone (of TCP no TLSRoutes), on one of HTTP none of these, and of HTTP/1 no GRPCRoutes. In each
+/// namespace the first of these kinds governs: GRPCRoute, HTTPRoute, TLSRoute, TCPRoute. Where routes of the service's namespace said what the port carries, those of others
 /// that do not fit that are left out.
 fn routes(
     declared: &Declared,
@@ -211,9 +211,10 @@ fn routes(
         };
         let named = route.parents.iter().any(|it| selects(it, service, port));
         let fits = match port.protocol {
-            AppProtocol::Tcp | AppProtocol::Tls => route.kind == Kind::TcpRoute,
+            AppProtocol::Tcp => route.kind == Kind::TcpRoute,
+            AppProtocol::Tls => is_bytes(route),
             AppProtocol::Http => route.kind == Kind::HttpRoute,
-            AppProtocol::Http2 | AppProtocol::Grpc => route.kind != Kind::TcpRoute,
+            AppProtocol::Http2 | AppProtocol::Grpc => !is_bytes(route),
             AppProtocol::Undeclared => true,
         };
         if named && fits {
@@ -224,34 +225,43 @@ fn routes(
         }
     }
     let of = |routes: &[&Route], kind| routes.iter().any(|route| route.kind == kind);
+    let order = [
+        Kind::GrpcRoute,
+        Kind::HttpRoute,
+        Kind::TlsRoute,
+        Kind::TcpRoute,
+    ];
     for routes in by_namespace.values_mut() {
-        let kinds = [Kind::GrpcRoute, Kind::HttpRoute, Kind::TcpRoute];
-        let governs = kinds.into_iter().find(|kind| of(routes, *kind));
+        let governs = order.into_iter().find(|kind| of(routes, *kind));
         routes.retain(|route| Some(route.kind) == governs);
     }
     let own = by_namespace.get(service.meta.namespace.as_str());
-    let own = own.filter(|routes| {
+    let own = own.and_then(|routes| routes.first().copied());
+    let said = own.filter(|own| {
         // One that names the port, or is for a service of one port.
         let about = |it: &Parent| {
             let named = it.port.is_some() || it.section.is_some();
             selects(it, service, port) && (named || service.ports.len() == 1)
         };
-        let bytes = of(routes, Kind::TcpRoute);
-        let mut said = declared.values().filter_map(|(object, _)| match object {
-            Object::Route(route) => Some(route),
-            _ => None,
-        });
-        said.any(|route| {
-            (route.kind == Kind::TcpRoute) == bytes
-                && route.meta.namespace == service.meta.namespace
-                && route.parents.iter().any(about)
+        declared.values().any(|(object, _)| match object {
+            Object::Route(route) => {
+                is_bytes(route) == is_bytes(own)
+                    && route.meta.namespace == service.meta.namespace
+                    && route.parents.iter().any(about)
+                    && port.protocol == AppProtocol::Undeclared
+            }
+            _ => false,
         })
     });
-    let bytes = own.map(|routes| of(routes, Kind::TcpRoute));
-    let bytes = bytes.filter(|_| port.protocol == AppProtocol::Undeclared);
+    let said = said.map(|route| route.kind);
     for (namespace, mut routes) in by_namespace {
         if namespace != service.meta.namespace {
-            routes.retain(|route| bytes.is_none_or(|is| (route.kind == Kind::TcpRoute) == is));
+            routes.retain(|route| match said {
+                None => true,
+                Some(Kind::TcpRoute) => route.kind == Kind::TcpRoute,
+                Some(Kind::TlsRoute) => is_bytes(route),
+                Some(_) => !is_bytes(route),
+            });
         }
         let names: BTreeSet<String> = routes.iter().map(|route| name(route)).collect();
         if names.is_empty() {
@@ -297,6 +307,10 @@ fn policies(declared: &Declared, workload: &Workload, all: &mut Expected) {
     if let Some((_, name)) = oldest {
         all.governing.insert(key, name);
     }
+}
+
+fn is_bytes(route: &Route) -> bool {
+    matches!(route.kind, Kind::TcpRoute | Kind::TlsRoute)
 }
 
 /// Whether a parentRef means the port.

@@ -1,14 +1,17 @@
-//! TCPRoutes: connections by weight.
+//! TCPRoutes and TLSRoutes: connections by weight and by server name.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use anyam_cli::demo::netns::Namespace;
 
+use crate::certificates::Authority;
 use crate::harness::Mesh;
 use crate::manifests::STRICT;
+use crate::process::Process;
 use crate::traffic::within;
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
@@ -67,6 +70,20 @@ metadata: {{ name: edge, namespace: shop }}
 spec:
   parentRefs: [{{ group: '', kind: Service, name: edge, port: 5432 }}]
   rules: [{{ backendRefs: [{backends}] }}]
+"
+    )
+}
+
+fn tls_route(name: &str, hostnames: &str) -> String {
+    format!(
+        "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {{ name: {name}, namespace: shop }}
+spec:
+  parentRefs: [{{ group: '', kind: Service, name: edge, port: 443 }}]
+  hostnames: [{hostnames}]
+  rules: [{{ backendRefs: [{{ name: {name}, port: 443 }}] }}]
 "
     )
 }
@@ -146,4 +163,97 @@ fn connections_are_distributed_by_weight_and_those_of_a_missing_backend_closed()
     mesh.configure("route.yaml", &tcp_route("{ name: gone, port: 5432 }"));
     mesh.wait("its end", || greeting(&client).is_empty());
     assert_eq!(greetings(&client).len(), 1);
+}
+
+/// A TLS server of openssl's, with a certificate for `name`.
+fn tls_server(
+    mesh: &Mesh,
+    authority: &Authority,
+    name: &str,
+    at: Ipv4Addr,
+    host: &Namespace,
+) -> Process {
+    let [certificate, key] = authority.issue(&mesh.folder, name, &[&format!("{name}.example")]);
+    let accept = format!("{at}:8443");
+    let arguments = [
+        "s_server",
+        "-accept",
+        &accept,
+        "-cert",
+        &certificate,
+        "-key",
+        &key,
+    ];
+    let arguments = [&arguments[..], &["-www", "-quiet"]].concat();
+    mesh.spawn(
+        &format!("openssl-{name}"),
+        host,
+        Path::new("openssl"),
+        &arguments,
+        65_534,
+    )
+}
+
+/// The subject of the certificate that a server shows who is asked for `name`, if there is one.
+fn shown(mesh: &Mesh, host: &Namespace, name: &str) -> Option<String> {
+    let to = format!("{EDGE}:443");
+    let arguments = ["s_client", "-connect", &to, "-servername", name, "-brief"];
+    let output = mesh.output(host, Path::new("openssl"), &arguments);
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let line = text
+        .lines()
+        .find_map(|it| it.strip_prefix("Peer certificate: "));
+    line.map(str::to_owned)
+}
+
+#[test]
+fn tls_goes_by_server_name_to_the_app_that_has_the_certificate() {
+    let authority = Authority::new("apps");
+    let mut mesh = Mesh::start(&manifests());
+    let client = mesh.host("client", CLIENT);
+    let [blue, green] = [("blue", BLUE), ("green", GREEN)].map(|(name, at)| mesh.host(name, at));
+    let _processes = [
+        mesh.sidecar("client", CLIENT, &client),
+        mesh.sidecar("blue", BLUE, &blue),
+        mesh.sidecar("green", GREEN, &green),
+        tls_server(&mesh, &authority, "blue", BLUE, &blue),
+        tls_server(&mesh, &authority, "green", GREEN, &green),
+    ];
+    let routes = [
+        tls_route("blue", "blue.example, '*.blue.example'"),
+        tls_route("green", "green.example, '*.in.blue.example'"),
+    ];
+    mesh.configure("routes.yaml", &routes.concat());
+    for (name, subject) in [
+        ("blue.example", "CN = blue"),
+        ("green.example", "CN = green"),
+        ("a.blue.example", "CN = blue"),
+        ("a.b.blue.example", "CN = blue"),
+        ("a.in.blue.example", "CN = green"),
+    ] {
+        let is = |shown: Option<String>| {
+            shown.is_some_and(|it| it.replace('=', " = ").replace("  ", " ") == subject)
+        };
+        mesh.wait(name, || is(shown(&mesh, &client, name)));
+    }
+    // No route matches it.
+    assert_eq!(shown(&mesh, &client, "red.example"), None);
+    // What is no TLS has no place on a port that declares it.
+    let plain = within(&client, || {
+        let to: SocketAddr = format!("{EDGE}:443").parse().unwrap();
+        let mut tcp = TcpStream::connect_timeout(&to, TIMEOUT).unwrap();
+        tcp.set_read_timeout(Some(TIMEOUT)).unwrap();
+        tcp.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        // A reset is none.
+        let _ = tcp.read_to_end(&mut answer);
+        answer
+    });
+    assert_eq!(plain, b"");
+    let routes = mesh.cli(&["routes", "shop/edge"]);
+    assert!(
+        routes.contains("server name = *.in.blue.example"),
+        "{routes}"
+    );
 }

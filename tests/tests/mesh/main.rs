@@ -4,7 +4,7 @@
 //! - `harness`: starts a mesh and waits for conditions; `process`: one of its processes;
 //!   `manifests`: its configuration; `traffic`: calls of its apps
 //! - `attach`: upgrades other than WebSocket's
-//! - `connections`: TCPRoutes
+//! - `certificates`: of apps that speak TLS; `connections`: TCPRoutes and TLSRoutes
 //! - `control_plane`: which traffic continues when the control plane is killed; its authentication
 //! - `egress`: connections out of the mesh, and their end
 //! - `envoy`: stock Envoy as a peer
@@ -25,6 +25,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attach;
+mod certificates;
 mod connections;
 mod control_plane;
 mod egress;

@@ -21,6 +21,7 @@ pub enum Kind {
     HttpRoute,
     GrpcRoute,
     TcpRoute,
+    TlsRoute,
     ReferenceGrant,
     AuthorizationPolicy,
     MeshPolicy,
@@ -28,13 +29,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Workload,
         Kind::HttpRoute,
         Kind::GrpcRoute,
         Kind::TcpRoute,
+        Kind::TlsRoute,
         Kind::ReferenceGrant,
         Kind::AuthorizationPolicy,
         Kind::MeshPolicy,
@@ -49,6 +51,7 @@ impl Kind {
             Kind::HttpRoute => "HTTPRoute",
             Kind::GrpcRoute => "GRPCRoute",
             Kind::TcpRoute => "TCPRoute",
+            Kind::TlsRoute => "TLSRoute",
             Kind::ReferenceGrant => "ReferenceGrant",
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
             Kind::MeshPolicy => "MeshPolicy",
@@ -75,6 +78,11 @@ impl Kind {
                 "gateway.networking.k8s.io/v1",
                 "gateway.networking.k8s.io/v1alpha2",
             ],
+            Kind::TlsRoute => &[
+                "gateway.networking.k8s.io/v1",
+                "gateway.networking.k8s.io/v1alpha3",
+                "gateway.networking.k8s.io/v1alpha2",
+            ],
             Kind::ReferenceGrant => &[
                 "gateway.networking.k8s.io/v1beta1",
                 "gateway.networking.k8s.io/v1",
@@ -93,7 +101,7 @@ impl Kind {
 
     /// Whether it is a route of connections; others are of requests.
     pub fn is_connection_route(self) -> bool {
-        matches!(self, Kind::TcpRoute)
+        matches!(self, Kind::TcpRoute | Kind::TlsRoute)
     }
 }
 

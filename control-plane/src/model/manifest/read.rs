@@ -166,6 +166,7 @@ pub fn object(kind: Kind, document: &Node<'_>) -> Result<Object, ReadError> {
         Kind::HttpRoute => Object::Route(one(document, Route::new::<HttpMatch>)?),
         Kind::GrpcRoute => Object::Route(one(document, Route::new::<GrpcMatch>)?),
         Kind::TcpRoute => Object::Route(one(document, Route::of_tcp)?),
+        Kind::TlsRoute => Object::Route(one(document, Route::of_tls)?),
         Kind::ReferenceGrant => Object::Grant(one(document, ReferenceGrant::new)?),
         Kind::AuthorizationPolicy => {
             Object::Authorization(one(document, AuthorizationPolicy::new)?)

@@ -13,7 +13,7 @@ pub struct Route {
     pub kind: Kind,
     pub meta: Meta,
     pub parents: Vec<Parent>,
-    /// Of a route of requests they choose nothing.
+    /// Server names that a TLSRoute matches; none: all. Of a route of requests they choose nothing.
     pub hostnames: Vec<String>,
     /// A rule of connections has a name and backends, nothing else.
     pub rules: Vec<Rule>,

@@ -105,6 +105,7 @@ fn rank(kind: Kind) -> u8 {
     match kind {
         Kind::GrpcRoute => 0,
         Kind::HttpRoute => 1,
+        Kind::TlsRoute => 2,
         _ => 3,
     }
 }
@@ -114,6 +115,7 @@ fn said(kind: Kind) -> AppProtocol {
     match kind {
         Kind::GrpcRoute => AppProtocol::Grpc,
         Kind::TcpRoute => AppProtocol::Tcp,
+        Kind::TlsRoute => AppProtocol::Tls,
         _ => AppProtocol::Http,
     }
 }
@@ -131,7 +133,8 @@ pub fn is_carried(kind: Kind, protocol: AppProtocol) -> bool {
 /// Whether a port that declares this takes routes of this kind.
 fn is_taken(kind: Kind, protocol: AppProtocol) -> bool {
     match protocol {
-        AppProtocol::Tcp | AppProtocol::Tls => kind == Kind::TcpRoute,
+        AppProtocol::Tcp => kind == Kind::TcpRoute,
+        AppProtocol::Tls => kind.is_connection_route(),
         AppProtocol::Http => kind == Kind::HttpRoute,
         AppProtocol::Http2 | AppProtocol::Grpc => !kind.is_connection_route(),
         AppProtocol::Undeclared => true,

@@ -77,7 +77,7 @@ impl fmt::Display for LeftOutEffect {
                 "what the rule matches is answered with 500, or UNAVAILABLE to gRPC"
             }
             LeftOutEffect::ShareFails => {
-                "this backend's share is answered with 500, or UNAVAILABLE to gRPC; connections of a TCPRoute are closed"
+                "this backend's share is answered with 500, or UNAVAILABLE to gRPC; connections of a TCPRoute or TLSRoute are closed"
             }
         })
     }

@@ -2,7 +2,8 @@
 //!
 //! - [`builder`]: the next state from the last and a [`change`], at the cost of what it concerns:
 //!   [`objects`] and their [`index`] find that, [`affected`] gathers it
-//! - [`attach`]: which route governs which service; [`backend`]: where it may send; [`join`]: which workloads a service selects;
+//! - [`attach`]: which route governs which service; [`backend`]: where it may send;
+//!   [`server_names`]: which TLSRoute has which; [`join`]: which workloads a service selects;
 //!   [`cover`]: which workloads its ports and policies apply to; [`endpoints`]: where its calls go;
 //!   [`ports`]: the protocols of a workload's ports, from all declarations; [`authorization`],
 //!   [`policies`]: which policy applies where; [`hostnames`]: of workloads in headless services
@@ -31,6 +32,7 @@ pub mod objects;
 pub mod policies;
 pub mod ports;
 pub mod route_status;
+pub mod server_names;
 pub mod status;
 pub mod vip;
 

@@ -2,11 +2,13 @@
 //! API's RouteParentStatus), for each parent that is a Service, and for people in sum.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::attach::{AttachRefusal, attachment, is_carried};
 use super::backend::BadBackend;
 use super::change::{LeftOut, LeftOutEffect, Origin};
 use super::endpoints::EndpointsBy;
+use super::server_names::{self, NameShare};
 use super::status::{Condition, ParentStatus, fields_left_out};
 use super::{Mesh, ServiceEntry};
 use crate::model::manifest::object::{Key, Kind};
@@ -78,7 +80,8 @@ fn acceptance(mesh: &Mesh, route: &Route, parent: &Parent) -> Outcome {
             route.kind
         ));
     }
-    if !route.hostnames.is_empty() {
+    notes.extend(shared_names(entry, &attachment.ports, route));
+    if !route.hostnames.is_empty() && !route.kind.is_connection_route() {
         notes.push("hostnames have no effect: the address called says which Service".into());
     }
     if route.kind.is_connection_route() && route.rules.len() > 1 {
@@ -100,8 +103,40 @@ fn conflict(service: &ServiceEntry, number: u16, route: &Route) -> Option<String
     }
     match (group.first()?, route.kind) {
         (first, Kind::TcpRoute) if first.meta.key() != route.meta.key() => Some(governs(first)),
-        (first, kind) => (first.kind != kind).then(|| governs(first)),
+        (first, kind) if first.kind != kind => Some(governs(first)),
+        (_, Kind::TlsRoute) => {
+            let share = share(group, route).filter(|share| share.names.is_empty())?;
+            let (_, other) = share.lost.first()?;
+            let other = other.meta.key();
+            Some(format!("TLSRoute {other} has its hostnames on {at}"))
+        }
+        _ => None,
     }
+}
+
+/// The server names that a TLSRoute has on a port, among the routes there.
+fn share<'a>(group: &'a [Arc<Route>], route: &Route) -> Option<NameShare<'a>> {
+    let mut all = server_names::divide(group).into_iter();
+    all.find(|share| share.route.kind == route.kind && share.route.meta.key() == route.meta.key())
+}
+
+/// Where a TLSRoute has some of its hostnames only.
+fn shared_names(entry: Option<&ServiceEntry>, ports: &[u16], route: &Route) -> Vec<String> {
+    let Some(entry) = entry.filter(|_| route.kind == Kind::TlsRoute) else {
+        return Vec::new();
+    };
+    let on = |number: &u16| {
+        let port = entry.port(*number)?;
+        let group = port.group(&route.meta.namespace, &entry.service.meta.namespace);
+        let share = share(group, route).filter(|share| !share.names.is_empty())?;
+        let (name, other) = share.lost.first()?;
+        let (lost, other) = (share.lost.len(), other.meta.key());
+        Some(format!(
+            "on port {number} of Service {} other TLSRoutes have {lost} of its hostnames: {other} has {name}",
+            entry.key()
+        ))
+    };
+    ports.iter().filter_map(on).collect()
 }
 
 /// `Accepted` and, where some rules of an accepted route are invalid, `PartiallyInvalid`.

@@ -42,6 +42,7 @@ impl WatchedKind {
                 Kind::HttpRoute => "httproutes",
                 Kind::GrpcRoute => "grpcroutes",
                 Kind::TcpRoute => "tcproutes",
+                Kind::TlsRoute => "tlsroutes",
                 Kind::ReferenceGrant => "referencegrants",
                 Kind::AuthorizationPolicy => "authorizationpolicies",
                 Kind::MeshPolicy => "meshpolicies",

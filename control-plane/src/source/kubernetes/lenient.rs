@@ -186,6 +186,13 @@ impl Repair<'_> {
         if matches!(path, "spec.parentRefs" | "spec.rules") {
             return None;
         }
+        if self.kind == Kind::TlsRoute && path.starts_with("spec.hostnames") {
+            // Without any it would match every name.
+            let (index, _) = element(path, "spec.hostnames")?;
+            let others = self.elements("spec.hostnames") > 1;
+            let gone = others && self.remove(&format!("spec.hostnames[{index}]"), removed);
+            return gone.then_some(Repaired::MatchDropped);
+        }
         let Some((index, rest)) = element(path, "spec.rules") else {
             return self.remove(path, removed).then_some(Repaired::Unused);
         };

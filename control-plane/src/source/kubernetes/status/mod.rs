@@ -31,6 +31,7 @@ pub fn is_written(kind: Kind) -> bool {
         Kind::HttpRoute
         | Kind::GrpcRoute
         | Kind::TcpRoute
+        | Kind::TlsRoute
         | Kind::Workload
         | Kind::AuthorizationPolicy
         | Kind::MeshPolicy
