@@ -118,7 +118,9 @@ fn traits(kind: Kind) -> Option<Traits> {
         | Kind::GrpcRoute
         | Kind::TcpRoute
         | Kind::TlsRoute
-        | Kind::ReferenceGrant => return None,
+        | Kind::ReferenceGrant
+        | Kind::BackendTlsPolicy
+        | Kind::ConfigMap => return None,
     })
 }
 

@@ -18,6 +18,7 @@ use crate::model::Mesh;
 use crate::model::manifest::families::Families;
 use crate::model::manifest::policy::{BackendSpec, TcpTransport};
 use crate::model::manifest::service::{AppProtocol, PortRef};
+use crate::model::mesh::backend_tls::Trust;
 use crate::model::mesh::bypass::is_bypassed;
 use crate::model::mesh::{PortEntry, ServiceEntry, WorkloadEntry};
 
@@ -51,14 +52,53 @@ fn to_service(mesh: &Mesh, scope: &Scope, name: &OutboundName) -> Option<cluster
         (&service.service.meta.namespace, spec),
         &identities,
     )?;
+    let port = service.port(name.port)?;
+    let but = match port.tls {
+        Some(_) => "",
+        None => carried_otherwise(name.carries),
+    };
+    it.metadata = Some(about(&[(service, port)], but));
+    match port
+        .tls
+        .as_deref()
+        .filter(|_| is_wrapped(protocol, name.carries))
+    {
+        Some(tls) if tls.trust == Trust::Nothing => {
+            let policy = &tls.policy;
+            let why = format!(", and BackendTLSPolicy {policy} has no valid CA certificate");
+            it.metadata = Some(about(&[(service, port)], &why));
+            it.cluster_discovery_type = discovery(cluster::cluster::DiscoveryType::Static);
+            it.load_assignment = Some(ClusterLoadAssignment {
+                cluster_name: it.name.clone(),
+                ..ClusterLoadAssignment::default()
+            });
+            return Some(it);
+        }
+        Some(wanted) => {
+            let http2 = spec.http2.unwrap_or(false);
+            let upstream = Upstream::of(protocol, name.carries, http2, scope.anyam);
+            let socket = tls::to_app(scope, wanted, upstream.app_alpn());
+            it.transport_socket_matches.clear();
+            it.transport_socket = Some(socket);
+        }
+        None => {}
+    }
     it.cluster_discovery_type = discovery(cluster::cluster::DiscoveryType::Eds);
     it.eds_cluster_config = Some(cluster::cluster::EdsClusterConfig {
         eds_config: ads(),
         ..Default::default()
     });
-    let port = service.port(name.port)?;
-    it.metadata = Some(about(&[(service, port)], name.carries));
     Some(it)
+}
+
+/// Whether a cluster of a port for which a BackendTLSPolicy holds originates TLS. The others carry the
+/// callers' own: on an undeclared port no other bytes get to them.
+fn is_wrapped(protocol: AppProtocol, carries: Carries) -> bool {
+    match carries {
+        Carries::Declared => protocol != AppProtocol::Tls,
+        Carries::Http2 | Carries::Http1 => true,
+        Carries::Tcp => false,
+    }
 }
 
 /// A workload called by its own address.
@@ -196,7 +236,8 @@ fn services(services: &[&ServiceEntry]) -> Struct {
 
 /// Which services a cluster stands for, and by which declarations: proxies name these where calls
 /// fail in a way that a wrong one explains.
-fn about(declarations: &[(&ServiceEntry, &PortEntry)], carries: Carries) -> core::Metadata {
+/// `but`: what else explains failures.
+fn about(declarations: &[(&ServiceEntry, &PortEntry)], but: &str) -> core::Metadata {
     let all: Vec<&ServiceEntry> = declarations.iter().map(|(service, _)| *service).collect();
     let named: Vec<String> = declarations
         .iter()
@@ -204,9 +245,7 @@ fn about(declarations: &[(&ServiceEntry, &PortEntry)], carries: Carries) -> core
         .map(|(service, port)| declaration(service, port))
         .collect();
     let mut named = named.join("; ");
-    if carries == Carries::Http1 {
-        named.push_str(", but HTTP without TLS was sent");
-    }
+    named.push_str(but);
     let ours = fields(&[("declared_by", text(named))]);
     metadata(&[("anyam", ours), ("istio", services(&all))])
 }
@@ -246,7 +285,14 @@ fn metadata_of(
         Some((&**service, at))
     });
     let sends: Vec<(&ServiceEntry, &PortEntry)> = sends.collect();
-    (!sends.is_empty()).then(|| about(&sends, carries))
+    (!sends.is_empty()).then(|| about(&sends, carried_otherwise(carries)))
+}
+
+fn carried_otherwise(carries: Carries) -> &'static str {
+    match carries {
+        Carries::Http1 => ", but HTTP without TLS was sent",
+        _ => "",
+    }
 }
 
 /// `inbound|<port>||`: the app of the scope's workload, at the pod's own address; with addresses of both

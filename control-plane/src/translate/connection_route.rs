@@ -30,6 +30,11 @@ pub fn is_consumed(mesh: &Mesh, namespace: &str, at: SocketAddr) -> bool {
     port.is_some_and(|it| it.has_connection_routes() && it.consumers.contains_key(namespace))
 }
 
+/// Whether the apps at an address speak TLS, by a BackendTLSPolicy.
+pub fn has_tls(mesh: &Mesh, at: SocketAddr) -> bool {
+    port(mesh, at).is_some_and(|port| port.tls.is_some())
+}
+
 fn port(mesh: &Mesh, at: SocketAddr) -> Option<&PortEntry> {
     let service = mesh.service(mesh.by_vip.get(&at.ip())?)?;
     service.port(at.port())
@@ -78,10 +83,14 @@ pub fn by_server_name(
         });
     }
     if !any {
-        let nowhere = tcp_proxy(BLACK_HOLE, log);
-        chains.push(chain("no-route", Some(tls_match(Vec::new())), nowhere));
+        chains.push(any_tls("no-route", tcp_proxy(BLACK_HOLE, log)));
     }
     chains
+}
+
+/// A chain for TLS of every server name.
+pub fn any_tls(name: &str, filter: listener::Filter) -> listener::FilterChain {
+    chain(name, Some(tls_match(Vec::new())), filter)
 }
 
 fn tls_match(server_names: Vec<String>) -> listener::FilterChainMatch {

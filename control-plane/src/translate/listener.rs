@@ -9,6 +9,7 @@ use xds_proto::envoy::config::listener::v3 as listener;
 use xds_proto::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use xds_proto::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
 use xds_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use xds_proto::google::protobuf::Any;
 
@@ -25,28 +26,21 @@ use crate::model::{Kind, Mesh};
 /// How long a client may stay silent before its connection is taken for TCP. Short, because a
 /// server may be the one to speak first.
 const DETECT: Duration = Duration::from_millis(300);
-/// How long a client may take to begin its handshake, on a port of nothing but TLS.
+/// How long a client may take to begin, where none is taken for TCP.
 const DETECT_TLS: Duration = Duration::from_secs(5);
 
 /// `outbound/<address>:<port>`: a service's or a workload's.
 pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::Listener> {
     let (protocol, host) = destination(mesh, at)?;
-    let log = mesh.access_log(&scope.namespace, &scope.workload);
+    let with_cors = cors::is_used_at(mesh, &scope.namespace, at);
+    let filters = with_cors.then(|| http::http_filter(cors::NAME, cors::filter()));
     let escaped_slashes = mesh.escaped_slashes(&scope.namespace, &scope.workload);
-    let used = cors::is_used_at(mesh, &scope.namespace, at);
-    let filters = used.then(|| http::http_filter(cors::NAME, cors::filter()));
-    let filters = Vec::from_iter(filters);
-    let name = |carries| OutboundName::new(at.port(), carries, &host).to_string();
-    let http = |carries| {
-        let routes = http::by_name(name(carries));
-        http::manager(
-            Side::Outbound,
-            &name(carries),
-            routes,
-            filters.clone(),
-            log,
-            escaped_slashes.unwrap_or(EscapedSlashes::Keep),
-        )
+    let make = OutboundFilters {
+        host,
+        port: at.port(),
+        log: mesh.access_log(&scope.namespace, &scope.workload),
+        filters: Vec::from_iter(filters),
+        escaped_slashes: escaped_slashes.unwrap_or(EscapedSlashes::Keep),
     };
     let mut it = listener::Listener {
         name: naming::listener(at),
@@ -57,54 +51,111 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
         ..listener::Listener::default()
     };
     let routes = connection_route::governing(mesh, &scope.namespace, at);
-    if let Some(first) = routes.first() {
-        let stat_prefix = name(Carries::Declared);
-        if first.kind != Kind::TlsRoute {
-            it.filter_chains = vec![connection_route::whole(mesh, first, &stat_prefix, log)];
+    let stat_prefix = make.name(Carries::Declared);
+    // The apps' TLS is originated here, but callers' own is forwarded; nothing else goes there.
+    let only_tls = connection_route::has_tls(mesh, at) && !protocol.is_http();
+    match routes.first().map(|first| (first, first.kind)) {
+        Some((first, kind)) if kind != Kind::TlsRoute => {
+            let whole = connection_route::whole(mesh, first, &stat_prefix, make.log);
+            it.filter_chains = vec![whole];
             return Some(it);
         }
-        it.filter_chains = connection_route::by_server_name(mesh, routes, &stat_prefix, log);
-        detect_tls(&mut it);
+        Some(_) => {
+            it.filter_chains =
+                connection_route::by_server_name(mesh, routes, &stat_prefix, make.log);
+            detect_tls(&mut it);
+        }
+        None if only_tls && protocol != AppProtocol::Tcp => {
+            let carries = match protocol {
+                AppProtocol::Tls => Carries::Declared,
+                _ => Carries::Tcp,
+            };
+            it.filter_chains = vec![connection_route::any_tls("tls", make.bytes(carries))];
+            detect_tls(&mut it);
+        }
+        None => {}
     }
-    match protocol {
-        // Nothing but TLS, which its routes match.
-        AppProtocol::Tls if !routes.is_empty() => {}
-        // HTTP without TLS is forwarded as HTTP, so that an answer that is TLS is an error in words.
-        AppProtocol::Tls if scope.anyam => {
-            detect_http(&mut it);
-            let filter = http(Carries::Http1);
-            let http1 = detected("http1", &["http/1.0", "http/1.1"], filter);
-            it.filter_chains.push(http1);
-            let bytes = tcp_proxy(&name(Carries::Declared), log);
-            it.default_filter_chain = Some(chain("declared", None, bytes));
-        }
-        AppProtocol::Undeclared => {
-            // Envoy cannot send by ALPN which version it detected; bytes are carried as they are.
-            if scope.anyam {
-                detect_http(&mut it);
-                it.filter_chains.extend([
-                    detected("http1", &["http/1.0", "http/1.1"], http(Carries::Declared)),
-                    detected("http2", &["h2c"], http(Carries::Http2)),
-                ]);
-            }
-            if !it.filter_chains.is_empty() {
-                silent_is_tcp(&mut it);
-            }
-            let bytes = tcp_proxy(&name(Carries::Tcp), log);
-            match it.filter_chains.is_empty() {
-                true => it.filter_chains.push(chain("declared", None, bytes)),
-                false => it.default_filter_chain = Some(chain("tcp", None, bytes)),
-            }
-        }
-        AppProtocol::Tcp | AppProtocol::Tls => {
-            let bytes = tcp_proxy(&name(Carries::Declared), log);
-            it.filter_chains = vec![chain("declared", None, bytes)];
-        }
-        AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => {
-            it.filter_chains = vec![chain("declared", None, http(Carries::Declared))];
-        }
+    // On a port of TLS nothing else is left than what its routes match, or callers' own.
+    let complete = !routes.is_empty() || (only_tls && !scope.anyam);
+    if protocol != AppProtocol::Tls || !complete {
+        make.add_chains(&mut it, protocol, scope.anyam, only_tls);
     }
     Some(it)
+}
+
+/// What the filters of a listener of the outbound side have in common.
+struct OutboundFilters {
+    host: String,
+    port: u16,
+    log: LogFormat,
+    filters: Vec<HttpFilter>,
+    escaped_slashes: EscapedSlashes,
+}
+
+impl OutboundFilters {
+    fn name(&self, carries: Carries) -> String {
+        OutboundName::new(self.port, carries, &self.host).to_string()
+    }
+
+    fn bytes(&self, carries: Carries) -> listener::Filter {
+        tcp_proxy(&self.name(carries), self.log)
+    }
+
+    fn http(&self, carries: Carries) -> listener::Filter {
+        let name = self.name(carries);
+        let routes = http::by_name(name.clone());
+        let filters = self.filters.clone();
+        let slashes = self.escaped_slashes;
+        http::manager(Side::Outbound, &name, routes, filters, self.log, slashes)
+    }
+
+    fn http1(&self, carries: Carries) -> listener::FilterChain {
+        detected("http1", &["http/1.0", "http/1.1"], self.http(carries))
+    }
+
+    /// Chains by what the port declares, after those for TLS, if there are some. `only_tls`: what is
+    /// neither HTTP nor TLS is closed.
+    fn add_chains(
+        &self,
+        it: &mut listener::Listener,
+        protocol: AppProtocol,
+        anyam: bool,
+        only_tls: bool,
+    ) {
+        match protocol {
+            // HTTP without TLS is forwarded as HTTP, so that an answer that is TLS is an error in words.
+            AppProtocol::Tls if anyam => {
+                detect_http(it, !only_tls);
+                it.filter_chains.push(self.http1(Carries::Http1));
+                let bytes = chain("declared", None, self.bytes(Carries::Declared));
+                it.default_filter_chain = (!only_tls).then_some(bytes);
+            }
+            AppProtocol::Undeclared => {
+                // Envoy cannot send by ALPN which version it detected; bytes are carried as they are.
+                if anyam {
+                    detect_http(it, !only_tls);
+                    let http2 = detected("http2", &["h2c"], self.http(Carries::Http2));
+                    let both = [self.http1(Carries::Declared), http2];
+                    it.filter_chains.extend(both);
+                }
+                let bytes = self.bytes(Carries::Tcp);
+                match it.filter_chains.is_empty() {
+                    true => it.filter_chains = vec![chain("declared", None, bytes)],
+                    false if only_tls => {}
+                    false => {
+                        silent_is_tcp(it);
+                        it.default_filter_chain = Some(chain("tcp", None, bytes));
+                    }
+                }
+            }
+            AppProtocol::Tcp | AppProtocol::Tls => {
+                it.filter_chains = vec![chain("declared", None, self.bytes(Carries::Declared))];
+            }
+            AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => {
+                it.filter_chains = vec![chain("declared", None, self.http(Carries::Declared))];
+            }
+        }
+    }
 }
 
 /// Named in errors that a wrong declaration explains.
@@ -115,13 +166,15 @@ fn declaration(mesh: &Mesh, at: SocketAddr) -> Option<core::Metadata> {
     Some(metadata(&[("anyam", declared_by)]))
 }
 
-/// A silent client is taken for TCP.
-fn detect_http(it: &mut listener::Listener) {
+/// `or_tcp`: a silent client is taken for TCP.
+fn detect_http(it: &mut listener::Listener, or_tcp: bool) {
     it.listener_filters.push(listener_filter(
         "envoy.filters.listener.http_inspector",
         typed(&HttpInspector::default()),
     ));
-    silent_is_tcp(it);
+    if or_tcp {
+        silent_is_tcp(it);
+    }
 }
 
 fn silent_is_tcp(it: &mut listener::Listener) {

@@ -127,6 +127,10 @@ impl<'a> Work<'a> {
                 self.named(key, &[type_url::LISTENER]);
             }
         }
+        let tls = |entry: &'a ServiceEntry| entry.ports.iter().map(|port| &port.tls);
+        if !tls(old).eq(tls(new)) {
+            self.named(key, &[type_url::CLUSTER]);
+        }
         if old.policy != new.policy {
             self.named(key, &[type_url::CLUSTER, type_url::ROUTE]);
             self.governed_addresses(old, new);

@@ -20,6 +20,8 @@ pub enum Slot {
     Authorization(usize, usize),
     Mesh(usize, usize),
     Backend(usize, usize),
+    Tls(usize, usize),
+    ConfigMap(usize),
 }
 
 pub fn slot() -> impl Strategy<Value = Slot> {
@@ -32,6 +34,8 @@ pub fn slot() -> impl Strategy<Value = Slot> {
         2 => (0..3usize, 0..2usize).prop_map(|(n, i)| Slot::Authorization(n, i)),
         2 => (0..3usize, 0..3usize).prop_map(|(n, i)| Slot::Mesh(n, i)),
         1 => (0..2usize, 0..2usize).prop_map(|(n, i)| Slot::Backend(n, i)),
+        2 => (0..2usize, 0..2usize).prop_map(|(n, i)| Slot::Tls(n, i)),
+        1 => (0..2usize).prop_map(Slot::ConfigMap),
     ]
 }
 
@@ -264,6 +268,42 @@ fn backend_policy(version: u8) -> Said {
     Said::new(OWN, "BackendPolicy", spec)
 }
 
+fn tls_policy(version: u8) -> Said {
+    let targets = [
+        "{ group: '', kind: Service, name: s0 }",
+        "{ group: '', kind: Service, name: s1 }",
+        "{ group: '', kind: Service, name: s0, sectionName: main }",
+        "{ group: '', kind: Service, name: s0 }, { group: '', kind: Service, name: s1, sectionName: http }",
+    ];
+    let target = pick(version, 0, &targets);
+    let trust = [
+        "wellKnownCACertificates: System",
+        "caCertificateRefs: [{ group: '', kind: ConfigMap, name: ca }]",
+        "caCertificateRefs: [{ group: '', kind: ConfigMap, name: ca }, { group: '', kind: Secret, name: x }]",
+    ];
+    let trust = pick(version, 2, &trust);
+    let spec = format!("targetRefs: [{target}], validation: {{ hostname: a.example, {trust} }}");
+    Said::new(GATEWAY, "BackendTLSPolicy", spec)
+}
+
+fn config_map(version: u8) -> Said {
+    let golden = include_str!("../golden/backend-tls/mesh.yaml");
+    let begin = golden.find("-----BEGIN CERTIFICATE-----\n    M").unwrap();
+    let end = golden[begin..].find("-----END CERTIFICATE-----").unwrap();
+    let pem = golden[begin..][..end].replace("\n    ", "\\n");
+    let data = match version % 3 {
+        0 => "{}".to_owned(),
+        1 => "{ ca.crt: \"no PEM\" }".to_owned(),
+        _ => format!("{{ ca.crt: \"{pem}-----END CERTIFICATE-----\\n\" }}"),
+    };
+    Said {
+        api: "v1",
+        kind: "ConfigMap",
+        labels: String::new(),
+        body: format!("data: {data}"),
+    }
+}
+
 /// Ages differ, so that nothing depends on the order of arrival.
 fn manifest(slot: Slot, version: u8) -> String {
     let (said, namespace, name) = match slot {
@@ -278,6 +318,8 @@ fn manifest(slot: Slot, version: u8) -> String {
         Slot::Authorization(n, i) => (authorization(version), n, format!("p{i}")),
         Slot::Mesh(n, i) => (mesh_policy(version), n, format!("m{i}")),
         Slot::Backend(n, i) => (backend_policy(version), n, format!("b{i}")),
+        Slot::Tls(n, i) => (tls_policy(version), n, format!("t{i}")),
+        Slot::ConfigMap(n) => (config_map(version), n, "ca".to_owned()),
     };
     let Said {
         api,
@@ -305,6 +347,8 @@ fn number(slot: Slot) -> usize {
         Slot::Mesh(n, i) => (6, n, i),
         Slot::Backend(n, i) => (7, n, i),
         Slot::Slice(n, i) => (8, n, i),
+        Slot::Tls(n, i) => (9, n, i),
+        Slot::ConfigMap(n) => (9, n, 9),
     };
     kind * 100 + namespace * 10 + index
 }

@@ -23,13 +23,15 @@ pub enum Kind {
     TcpRoute,
     TlsRoute,
     ReferenceGrant,
+    BackendTlsPolicy,
+    ConfigMap,
     AuthorizationPolicy,
     MeshPolicy,
     BackendPolicy,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Workload,
@@ -38,6 +40,8 @@ impl Kind {
         Kind::TcpRoute,
         Kind::TlsRoute,
         Kind::ReferenceGrant,
+        Kind::BackendTlsPolicy,
+        Kind::ConfigMap,
         Kind::AuthorizationPolicy,
         Kind::MeshPolicy,
         Kind::BackendPolicy,
@@ -53,6 +57,8 @@ impl Kind {
             Kind::TcpRoute => "TCPRoute",
             Kind::TlsRoute => "TLSRoute",
             Kind::ReferenceGrant => "ReferenceGrant",
+            Kind::BackendTlsPolicy => "BackendTLSPolicy",
+            Kind::ConfigMap => "ConfigMap",
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
             Kind::MeshPolicy => "MeshPolicy",
             Kind::BackendPolicy => "BackendPolicy",
@@ -62,7 +68,7 @@ impl Kind {
     /// `apiVersion`s that are read, the preferred one first.
     pub fn api_versions(self) -> &'static [&'static str] {
         match self {
-            Kind::Service => &["v1"],
+            Kind::Service | Kind::ConfigMap => &["v1"],
             Kind::EndpointSlice => &["discovery.k8s.io/v1"],
             Kind::HttpRoute => &[
                 "gateway.networking.k8s.io/v1",
@@ -86,6 +92,10 @@ impl Kind {
             Kind::ReferenceGrant => &[
                 "gateway.networking.k8s.io/v1beta1",
                 "gateway.networking.k8s.io/v1",
+            ],
+            Kind::BackendTlsPolicy => &[
+                "gateway.networking.k8s.io/v1",
+                "gateway.networking.k8s.io/v1alpha3",
             ],
             Kind::Workload | Kind::AuthorizationPolicy | Kind::MeshPolicy | Kind::BackendPolicy => {
                 &["mesh.anyam.dev/v1alpha1"]

@@ -62,6 +62,7 @@ fn port(service: &Service, declared: &ServicePort, routes: Vec<Attached<'_>>) ->
         target: declared.target.clone(),
         producers: Vec::new(),
         consumers: BTreeMap::new(),
+        tls: None,
     };
     for Attached { route, .. } in &routes {
         match own(route) {

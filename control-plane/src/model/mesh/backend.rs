@@ -52,9 +52,10 @@ impl Mesh {
         let entry = service
             .port(port)
             .ok_or_else(|| BadBackend::NotFound(format!("Service {key} has no port {port}")))?;
-        match mismatch(route.kind, entry.protocol) {
+        let tls = entry.tls.is_some();
+        match mismatch(route.kind, entry.protocol, tls) {
             Some(why) => Err(BadBackend::UnsupportedProtocol(format!(
-                "port {port} of Service {key} is declared to carry {why}"
+                "port {port} of Service {key} {why}"
             ))),
             None => Ok((service, port)),
         }
@@ -82,14 +83,23 @@ impl Mesh {
     }
 }
 
-/// What a backend's port carries, if routes of this kind cannot send there.
-fn mismatch(kind: Kind, protocol: AppProtocol) -> Option<String> {
+/// What of a backend's port does not fit, if routes of this kind cannot send there. `tls`: whether a
+/// BackendTLSPolicy holds for it.
+fn mismatch(kind: Kind, protocol: AppProtocol, tls: bool) -> Option<String> {
+    let declared = |what: &str| Some(format!("is declared to carry {what}"));
     match (kind, protocol) {
-        (kind, protocol) if kind.is_connection_route() => protocol
-            .is_http()
-            .then(|| format!("{}, and a {kind} forwards bytes", protocol.word())),
-        (_, AppProtocol::Tcp | AppProtocol::Tls) => Some("TCP or TLS".to_owned()),
-        (Kind::GrpcRoute, AppProtocol::Http) => Some("HTTP/1.1, and gRPC needs HTTP/2".to_owned()),
+        (Kind::TcpRoute, AppProtocol::Undeclared) if tls => {
+            let why = "declares nothing, and a BackendTLSPolicy holds for it: declare that it carries TCP or TLS";
+            Some(why.to_owned())
+        }
+        (kind, protocol) if kind.is_connection_route() && protocol.is_http() => {
+            declared(&format!("{}, and a {kind} forwards bytes", protocol.word()))
+        }
+        (kind, _) if kind.is_connection_route() => None,
+        // Requests in the policy's TLS.
+        (Kind::HttpRoute, AppProtocol::Tls) if tls => None,
+        (_, AppProtocol::Tcp | AppProtocol::Tls) => declared("TCP or TLS"),
+        (Kind::GrpcRoute, AppProtocol::Http) => declared("HTTP/1.1, and gRPC needs HTTP/2"),
         _ => None,
     }
 }

@@ -3,20 +3,23 @@
 //! - [`builder`]: the next state from the last and a [`change`], at the cost of what it concerns:
 //!   [`objects`] and their [`index`] find that, [`affected`] gathers it
 //! - [`attach`]: which route governs which service; [`backend`]: where it may send;
-//!   [`server_names`]: which TLSRoute has which; [`join`]: which workloads a service selects;
+//!   [`server_names`]: which TLSRoute has which; [`backend_tls`]: the TLS of a
+//!   service's apps; [`join`]: which workloads a service selects;
 //!   [`cover`]: which workloads its ports and policies apply to; [`endpoints`]: where its calls go;
 //!   [`ports`]: the protocols of a workload's ports, from all declarations; [`authorization`],
 //!   [`policies`]: which policy applies where; [`hostnames`]: of workloads in headless services
 //! - [`bypass`]: where a caller's connections reach an app without its sidecar
 //! - [`leaving`]: identities that callers accept for a moment after a change; [`vip`]: allotted
 //!   addresses; [`holders`]: which of several objects has an address
-//! - [`status`]: conditions of objects; [`conditions`] and, of routes, [`route_status`]: how they are
-//!   computed
+//! - [`status`]: conditions of objects; [`conditions`], of routes [`route_status`], of BackendTLSPolicies
+//!   [`backend_tls_status`]: how they are computed
 
 pub mod affected;
 pub mod attach;
 pub mod authorization;
 pub mod backend;
+pub mod backend_tls;
+pub mod backend_tls_status;
 pub mod builder;
 pub mod bypass;
 pub mod change;
@@ -43,6 +46,7 @@ use std::sync::Arc;
 use persistent::Map;
 
 use self::authorization::AuthorizationPolicies;
+use self::backend_tls::BackendTls;
 use self::endpoints::{EndpointsBy, Slices};
 use self::status::ObjectStatus;
 use super::manifest::families::Families;
@@ -148,13 +152,15 @@ pub struct PortEntry {
     pub producers: Vec<Arc<Route>>,
     /// Routes of other namespaces, for callers there; by precedence.
     pub consumers: BTreeMap<String, Vec<Arc<Route>>>,
+    /// What the apps behind it speak, by a BackendTLSPolicy.
+    pub tls: Option<Arc<BackendTls>>,
 }
 
 impl PortEntry {
-    /// Whether both declare the same port, whatever routes govern it.
+    /// Whether both declare the same port, whatever routes govern it and whatever its TLS is like.
     pub fn is_same_port(&self, other: &PortEntry) -> bool {
-        (self.number, &self.name, self.protocol, &self.target)
-            == (other.number, &other.name, other.protocol, &other.target)
+        let of = |it: &Self| (it.number, it.protocol, it.tls.is_some());
+        of(self) == of(other) && (&self.name, &self.target) == (&other.name, &other.target)
     }
 
     /// Routes of a namespace on a port of a service in the namespace `own`.

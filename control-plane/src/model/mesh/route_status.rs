@@ -178,13 +178,14 @@ fn invalid_rules(route: &Route, left_out: &[LeftOut]) -> InvalidRules {
             LeftOutEffect::RuleDropped(rule) => drop(dropped.insert(rule)),
             LeftOutEffect::RuleFails(rule) => drop(failing.insert(rule)),
             LeftOutEffect::MatchDropped => {}
-            // The last three are of policies.
+            // The last four are of policies.
             LeftOutEffect::ShareFails
             | LeftOutEffect::Unused
             | LeftOutEffect::Bounded
             | LeftOutEffect::RuleRefuses
             | LeftOutEffect::StrictestMode
-            | LeftOutEffect::Strictest => continue,
+            | LeftOutEffect::Strictest
+            | LeftOutEffect::CallsFail => continue,
         }
         messages.push(format!("Dropped Rule: {part}"));
     }
