@@ -32,7 +32,12 @@ pub fn is_consumed(mesh: &Mesh, namespace: &str, at: SocketAddr) -> bool {
 
 /// Whether the apps at an address speak TLS, by a BackendTLSPolicy.
 pub fn has_tls(mesh: &Mesh, at: SocketAddr) -> bool {
-    port(mesh, at).is_some_and(|port| port.tls.is_some())
+    match mesh.by_vip.contains_key(&at.ip()) {
+        true => port(mesh, at).is_some_and(|port| port.tls.is_some()),
+        false => mesh
+            .workload_by_ip(at.ip())
+            .is_some_and(|entry| mesh.tls_at(entry, at.port()).is_some()),
+    }
 }
 
 fn port(mesh: &Mesh, at: SocketAddr) -> Option<&PortEntry> {

@@ -4,13 +4,14 @@
 //!   manager, authorisation; [`connection_route`]: chains by TCPRoutes and TLSRoutes
 //! - [`route`], [`action`]: routes in Gateway API's order, and what they do; [`edits`]: to headers;
 //!   [`cors`]: for other origins
-//! - [`cluster`], [`protocol`], [`resilience`], [`tls`], [`endpoint`]: upstreams
+//! - [`cluster`], [`protocol`], [`resilience`], [`tls`], [`backend_tls`], [`endpoint`]: upstreams
 //! - [`workload`], [`name`]: the workload at an address; names for DNS
 //! - [`naming`]: names of resources; [`proto`]: short ways to write protobufs
 //! - [`resource`]: a name and a scope into encoded bytes; [`touched`]: what a change may change;
 //!   [`view`]: states that ADS serves from, `cache`: what they have encoded
 
 pub mod action;
+pub mod backend_tls;
 mod cache;
 pub mod cluster;
 pub mod connection_route;

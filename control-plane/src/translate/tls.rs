@@ -45,15 +45,16 @@ pub fn upstream(
     transport_socket("envoy.transport_sockets.tls", &context)
 }
 
-/// Dials an app that shows a certificate as a BackendTLSPolicy wants it. Where there is nothing to
-/// verify it with, the cluster has no endpoint.
-pub fn to_app(scope: &Scope, wanted: &BackendTls, alpn: &[&str]) -> core::TransportSocket {
+/// Dials an app that shows a certificate as a BackendTLSPolicy wants it. `None`: there is nothing to
+/// verify it with.
+pub fn to_app(scope: &Scope, wanted: &BackendTls, alpn: &[&str]) -> Option<core::TransportSocket> {
     use tls::common_tls_context::ValidationContextType as Kind;
     let (mut trusted_ca, mut system_root_certs) = (None, None);
     match &wanted.trust {
-        Trust::Roots(pem) => trusted_ca = Some(inline(pem)),
+        Trust::Nothing => return None,
+        Trust::Roots(pem) => trusted_ca = Some(inline(&pem.concat())),
         Trust::System if scope.anyam => system_root_certs = Some(Default::default()),
-        Trust::System | Trust::Nothing => trusted_ca = Some(file(SYSTEM_ROOTS)),
+        Trust::System => trusted_ca = Some(file(SYSTEM_ROOTS)),
     }
     let validation = tls::CertificateValidationContext {
         trusted_ca,
@@ -70,7 +71,7 @@ pub fn to_app(scope: &Scope, wanted: &BackendTls, alpn: &[&str]) -> core::Transp
         }),
         ..tls::UpstreamTlsContext::default()
     };
-    transport_socket("envoy.transport_sockets.tls", &context)
+    Some(transport_socket("envoy.transport_sockets.tls", &context))
 }
 
 fn subject(name: &SubjectName) -> tls::SubjectAltNameMatcher {

@@ -130,6 +130,7 @@ impl<'a> Work<'a> {
         let tls = |entry: &'a ServiceEntry| entry.ports.iter().map(|port| &port.tls);
         if !tls(old).eq(tls(new)) {
             self.named(key, &[type_url::CLUSTER]);
+            self.governed_addresses(old, new);
         }
         if old.policy != new.policy {
             self.named(key, &[type_url::CLUSTER, type_url::ROUTE]);
@@ -151,7 +152,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Addresses of the members of a headless service, whose policy changed.
+    /// Addresses of the members of a headless service, a policy of which changed.
     fn governed_addresses(&mut self, old: &ServiceEntry, new: &ServiceEntry) {
         for (mesh, service) in [(self.old, old), (self.new, new)] {
             let headless = service.service.headless;

@@ -33,6 +33,14 @@ spec:
     )
 }
 
+/// Callers use the addresses of its pods.
+const HEADLESS: &str = "---
+apiVersion: v1
+kind: Service
+metadata: { name: pods, namespace: shop }
+spec: { clusterIP: None, selector: { app: outside }, ports: [{ name: http, port: 8443 }] }
+";
+
 fn workload(name: &str, address: Ipv4Addr, sidecar: bool) -> String {
     format!(
         "---
@@ -110,6 +118,7 @@ fn tls_to_the_app_is_verified_or_nothing_is_sent() {
     let manifests = [
         service("outside", "240.240.9.1"),
         service("inside", "240.240.9.2"),
+        HEADLESS.to_owned(),
         workload("client", CLIENT, true),
         workload("outside", OUTSIDE, false),
         workload("inside", INSIDE, true),
@@ -133,6 +142,7 @@ fn tls_to_the_app_is_verified_or_nothing_is_sent() {
     let good = [
         policy("outside", "outside.example", BY_CONFIG_MAP),
         policy("inside", "inside.example", BY_CONFIG_MAP),
+        policy("pods", "outside.example", BY_CONFIG_MAP),
     ];
 
     // Without its CA: nothing is sent, and the error names the policy.
@@ -151,7 +161,8 @@ fn tls_to_the_app_is_verified_or_nothing_is_sent() {
 
     configure(&good, &map);
     // The endpoint with a sidecar gets the app's TLS too: it passes it on unopened.
-    for to in ["240.240.9.1:80", "240.240.9.2:80", "240.240.9.1:443"] {
+    let pod = format!("{OUTSIDE}:8443");
+    for to in ["240.240.9.1:80", "240.240.9.2:80", "240.240.9.1:443", &pod] {
         mesh.wait(to, || status(&client, to) == Some(200));
     }
     callers_tls_passes(&mesh, &client);

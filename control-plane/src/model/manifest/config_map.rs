@@ -12,6 +12,8 @@
     )
 )]
 
+use std::sync::Arc;
+
 use pem::{EncodeConfig, LineEnding};
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
@@ -25,7 +27,7 @@ use super::object::{FieldError, Meta};
 /// The entry that has the certificates.
 pub const KEY: &str = "ca.crt";
 /// Bytes of certificates; all that browsers trust are some 200 KiB.
-const MAX_BUNDLE: usize = 512 << 10;
+pub const MAX_BUNDLE: usize = 512 << 10;
 /// What proxies accept of an issuer's RSA key.
 const MIN_RSA_BITS: usize = 2048;
 
@@ -42,7 +44,7 @@ pub enum CaBundle {
     /// Why none of it can be trusted.
     Invalid(String),
     /// PEM of the certificates that proxies take, at least one.
-    Roots(String),
+    Roots(Arc<str>),
 }
 
 /// A manifest; it has no `spec`.
@@ -75,7 +77,7 @@ impl ConfigMap {
     pub fn new(document: ConfigMapDocument) -> Result<Self, Vec<FieldError>> {
         let ca = match document.data.ca {
             None => CaBundle::Missing,
-            Some(text) => read(&text).map_or_else(CaBundle::Invalid, CaBundle::Roots),
+            Some(text) => read(&text).map_or_else(CaBundle::Invalid, |pem| CaBundle::Roots(pem.into())),
         };
         Ok(ConfigMap {
             meta: document.metadata,

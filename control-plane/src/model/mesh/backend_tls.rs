@@ -7,7 +7,7 @@ use super::PortEntry;
 use super::index::Facet;
 use super::objects::Objects;
 use crate::model::manifest::backend_tls_policy::{BackendTlsPolicy, CaRef, CaSource, SubjectName};
-use crate::model::manifest::config_map::{CaBundle, KEY};
+use crate::model::manifest::config_map::{CaBundle, KEY, MAX_BUNDLE};
 use crate::model::manifest::object::{Key, Kind, Target};
 use crate::model::manifest::read::Object;
 
@@ -26,8 +26,8 @@ pub struct BackendTls {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
     System,
-    /// PEM.
-    Roots(String),
+    /// PEM, as the ConfigMaps have it.
+    Roots(Vec<Arc<str>>),
     /// There is nothing to verify with, so nothing may be sent.
     Nothing,
 }
@@ -89,10 +89,15 @@ pub fn trust(objects: &Objects, policy: &BackendTlsPolicy) -> (Trust, Vec<BadCaR
     let CaSource::Refs(refs) = &policy.trust else {
         return (Trust::System, Vec::new());
     };
-    let (mut roots, mut bad) = (String::new(), Vec::new());
+    let (mut roots, mut bad) = (Vec::new(), Vec::new());
+    // Each cluster that trusts them has all of them.
+    let mut room = MAX_BUNDLE;
     for one in refs {
-        match resolve(objects, &policy.meta.namespace, one) {
-            Ok(pem) => roots.push_str(pem),
+        match resolve(objects, &policy.meta.namespace, one, room) {
+            Ok(pem) => {
+                room = room.saturating_sub(pem.len());
+                roots.push(pem);
+            }
             Err(error) => bad.push(error),
         }
     }
@@ -102,7 +107,13 @@ pub fn trust(objects: &Objects, policy: &BackendTlsPolicy) -> (Trust, Vec<BadCaR
     }
 }
 
-fn resolve<'a>(objects: &'a Objects, namespace: &str, one: &CaRef) -> Result<&'a str, BadCaRef> {
+/// `room`: how many bytes the certificates may have.
+fn resolve(
+    objects: &Objects,
+    namespace: &str,
+    one: &CaRef,
+    room: usize,
+) -> Result<Arc<str>, BadCaRef> {
     let invalid = |message: String| Err(("InvalidCACertificateRef", message));
     let name = match one {
         CaRef::ConfigMap(name) => name,
@@ -116,7 +127,13 @@ fn resolve<'a>(objects: &'a Objects, namespace: &str, one: &CaRef) -> Result<&'a
     let key = Key::new(namespace, name);
     match objects.object(Kind::ConfigMap, &key) {
         Some(Object::ConfigMap(map)) => match &map.ca {
-            CaBundle::Roots(pem) => Ok(pem),
+            CaBundle::Roots(pem) if pem.len() > room => {
+                let limit = MAX_BUNDLE >> 10;
+                invalid(format!(
+                    "with ConfigMap {key} there are more than {limit} KiB of certificates"
+                ))
+            }
+            CaBundle::Roots(pem) => Ok(Arc::clone(pem)),
             CaBundle::Missing => invalid(format!("ConfigMap {key} has no {KEY}")),
             CaBundle::Invalid(why) => invalid(format!("{KEY} of ConfigMap {key} {why}")),
         },

@@ -86,6 +86,14 @@ impl PolicyContext<'_> {
         let Some(entry) = entry else {
             return no("TargetNotFound", format!("there is no Service {key}"));
         };
+        if let Some(name) = &entry.service.external_name {
+            return no(
+                "Invalid",
+                format!(
+                    "Service {key} is of type ExternalName ({name}): calls to it leave the mesh"
+                ),
+            );
+        }
         let has = |name: &String| entry.ports.iter().any(|port| port.name == *name);
         if let Some(port) = port.filter(|port| !has(port)) {
             let message = format!("Service {key} has no port named {port}");
@@ -122,6 +130,10 @@ impl PolicyContext<'_> {
         let mut notes = Vec::new();
         if self.policy.options {
             notes.push("options have no effect: none is known".to_owned());
+        }
+        if entry.service.headless {
+            let message = "the Service is headless: calls go to pods' own addresses, and those to endpoints that are no workload of the mesh, or are on their node's network, are sent as they are";
+            notes.push(message.to_owned());
         }
         for port in ports(entry, port) {
             let number = port.number;

@@ -402,6 +402,7 @@ mod tests {
 
     #[test]
     fn a_policy_that_does_not_say_how_to_verify_trusts_nothing() {
+        let nothing = || CaSource::Refs(vec![CaRef::Unreadable]);
         let target = json!([{"group": "", "kind": "Service", "name": "s"}]);
         let policy = |validation: Json| {
             let spec = json!({"targetRefs": target, "validation": validation, "newer": 1});
@@ -420,11 +421,22 @@ mod tests {
             json!({"hostname": "a.example", "wellKnownCACertificates": "System", "subjectAltNames": [{"type": "Email"}]}),
             json!({"hostname": "a.example", "wellKnownCACertificates": "System", "depth": 3}),
             json!(3),
+            json!(null),
         ] {
             let (policy, left_out) = policy(validation.clone());
-            let nothing = CaSource::Refs(vec![CaRef::Unreadable]);
-            assert_eq!(policy.trust, nothing, "{validation} {left_out:?}");
+            assert_eq!(policy.trust, nothing(), "{validation} {left_out:?}");
         }
+        let read = |spec: Json| match parts(Kind::BackendTlsPolicy, spec) {
+            (Some(Object::BackendTls(policy)), _) => policy.trust.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(read(json!({"targetRefs": target})), nothing());
+        let system = json!({"hostname": "a.example", "wellKnownCACertificates": "System"});
+        let mut many = json!({"targetRefs": target, "validation": system});
+        for index in 0..=MAX_PARTS {
+            many[format!("newer{index}")] = json!(1);
+        }
+        assert_eq!(read(many), nothing());
     }
 
     #[test]
