@@ -62,6 +62,8 @@ fn meta(object: &mut Object) -> &mut Meta {
         Object::Workload(it) => &mut Arc::make_mut(it).meta,
         Object::Route(it) => &mut Arc::make_mut(it).meta,
         Object::Grant(it) => &mut Arc::make_mut(it).meta,
+        Object::BackendTls(it) => &mut Arc::make_mut(it).meta,
+        Object::ConfigMap(it) => &mut Arc::make_mut(it).meta,
         Object::Authorization(it) => &mut Arc::make_mut(it).meta,
         Object::Mesh(it) => &mut Arc::make_mut(it).meta,
         Object::Backend(it) => &mut Arc::make_mut(it).meta,
@@ -235,6 +237,51 @@ fn a_removed_workload_touches_its_names_and_its_services_endpoints() {
         "its identities are the same"
     );
     assert!(!names.contains_key(type_url::NAME));
+}
+
+/// The folder of a golden case, and what a change touches there, by type.
+fn touched_by(case: &str, removed: &str) -> BTreeMap<String, Vec<String>> {
+    let folder = Folder::new(format!("tests/golden/{case}")).changes();
+    let translator = translator();
+    translator.apply(folder.clone());
+    let before = translator.state();
+    translator.apply(without(removed, &folder));
+    let Touched::Some(marks) = translator.state().touched_since(before.generation) else {
+        panic!("all")
+    };
+    assert!(marks.nodes.is_empty() && marks.addresses.is_empty());
+    let names = marks.names.0.into_iter().map(|(kind, names)| {
+        let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        names.sort();
+        let kind = kind.rsplit('.').next().unwrap();
+        (kind.to_owned(), names)
+    });
+    names.collect()
+}
+
+#[test]
+fn a_route_of_connections_touches_its_service_s_listeners() {
+    let touched = touched_by("connections", "weights");
+    let ports = ["5432", "6000", "7000", "80"];
+    assert_eq!(
+        touched["Listener"],
+        ports.map(|port| format!("outbound/10.2.0.1:{port}"))
+    );
+    assert!(!touched.contains_key("Cluster"), "{touched:?}");
+    // A grant, by which a backend of one of them may be used.
+    let touched = touched_by("connections", "from-data");
+    assert!(touched["Listener"].contains(&"outbound/10.2.0.1:5432".to_owned()));
+    assert!(!touched.contains_key("Cluster"), "{touched:?}");
+}
+
+#[test]
+fn certificates_touch_the_clusters_that_trust_them() {
+    let touched = touched_by("backend-tls", "bank-ca");
+    let kinds: Vec<_> = touched.keys().collect();
+    assert_eq!(kinds, ["Cluster"], "{touched:?}");
+    let bank = |name: &String| name.ends_with("|bank.vault.svc.cluster.local");
+    assert!(touched["Cluster"].iter().all(bank), "{touched:?}");
+    assert!(touched_by("backend-tls", "no-ca").is_empty(), "it had none");
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //!   `connections`: limits of connections that need no credential; `secure`: a port of HTTPS.
 //! - [`auth`]: token, sessions, names; [`access`]: what a request may see; `limits`: what is of a
 //!   namespace; [`reply`]: responses and errors.
-//! - [`proxies`], [`routes`], [`check`], [`explain`], [`tap`]: what is behind the paths;
+//! - [`proxies`], [`routes`] (with `connection_routes`, `backend`), [`check`], [`explain`], [`tap`]: what is
+//!   behind the paths;
 //!   [`observed`]: conditions that only traffic shows; `query`: query strings; `clock`: points in
 //!   time as people read them.
 //! - [`replicas`]: the mesh as all replicas see it.
@@ -26,8 +27,10 @@
 
 pub mod access;
 pub mod auth;
+mod backend;
 pub mod check;
 pub(crate) mod clock;
+mod connection_routes;
 pub(crate) mod connections;
 mod dashboard;
 pub mod declared;

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use prost::Message;
-use xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds_proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use xds_proto::envoy::config::route::v3::route::Action;
 use xds_proto::envoy::config::route::v3::route_action::ClusterSpecifier;
@@ -15,18 +14,28 @@ use xds_proto::envoy::config::route::v3::{
 };
 use xds_proto::envoy::r#type::matcher::v3::StringMatcher;
 use xds_proto::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-use xds_proto::type_url::{CLUSTER, ENDPOINT, ROUTE};
+use xds_proto::type_url::{CLUSTER, ROUTE};
 
+use super::backend::{backend, parts};
+use super::connection_routes;
 use crate::ads::{Scope, View};
-use crate::types::{RouteBackend, RouteRule, Routes, ServiceRoutes};
+use crate::types::{RouteRule, Routes, ServiceRoutes};
 
 /// `service`: a host, its first labels, `namespace/name`, or a workload's address; empty for all
 /// services.
 pub fn routes(view: &dyn View, scope: &Scope, service: &str) -> Routes {
     let mut services = Vec::new();
     let mut routed = HashSet::new();
+    let of_connections = connection_routes::all(view, scope);
+    let is_whole = |name: &str| {
+        let found = of_connections.get(name);
+        found.is_some_and(connection_routes::are_whole)
+    };
     for resource in view.list(ROUTE, scope) {
         routed.insert(resource.name.to_string());
+        if is_whole(&resource.name) {
+            continue;
+        }
         if let Ok(decoded) = RouteConfiguration::decode(resource.body) {
             services.extend(of_configuration(view, scope, &decoded));
         }
@@ -36,7 +45,7 @@ pub fn routes(view: &dyn View, scope: &Scope, service: &str) -> Routes {
         let Some((port, "", host)) = parts(name) else {
             continue;
         };
-        if !routed.contains(&**name) {
+        if !routed.contains(&**name) && !of_connections.contains_key(&**name) {
             services.push(ServiceRoutes {
                 name: name.to_string(),
                 service: host.to_owned(),
@@ -50,6 +59,7 @@ pub fn routes(view: &dyn View, scope: &Scope, service: &str) -> Routes {
             });
         }
     }
+    services.extend(of_connections.into_values());
     // `namespace/name`, as the other commands spell it.
     let turned = service
         .split_once('/')
@@ -67,21 +77,6 @@ pub fn routes(view: &dyn View, scope: &Scope, service: &str) -> Routes {
     services.retain(wanted);
     services.sort_by(|a, b| (&a.service, a.port).cmp(&(&b.service, b.port)));
     Routes { services }
-}
-
-/// `outbound|80|v2|web.shop.svc.cluster.local` → (80, `v2`, host).
-fn parts(name: &str) -> Option<(u32, &str, &str)> {
-    let mut parts = name.split('|');
-    let (Some("outbound"), Some(port), Some(subset), Some(host), None) = (
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-    ) else {
-        return None;
-    };
-    Some((port.parse().ok()?, subset, host))
 }
 
 fn of_configuration(
@@ -181,27 +176,6 @@ fn forward(view: &dyn View, scope: &Scope, action: &RouteAction, rule: &mut Rout
     if let Some(retry) = &action.retry_policy {
         let count = retry.num_retries.as_ref().map_or(1, |count| count.value);
         rule.retries = (count > 0).then(|| format!("{count} on {}", retry.retry_on));
-    }
-}
-
-fn backend(view: &dyn View, scope: &Scope, cluster: &str, weight: u32) -> RouteBackend {
-    let (port, _, host) = parts(cluster).unwrap_or((0, "", cluster));
-    let assignment = view
-        .get(ENDPOINT, cluster, scope)
-        .and_then(|resource| ClusterLoadAssignment::decode(resource.body).ok());
-    let count = |assignment: ClusterLoadAssignment| {
-        let counts = assignment
-            .endpoints
-            .iter()
-            .map(|locality| locality.lb_endpoints.len());
-        u32::try_from(counts.sum::<usize>()).unwrap_or(u32::MAX)
-    };
-    RouteBackend {
-        cluster: cluster.to_owned(),
-        service: host.to_owned(),
-        port,
-        weight,
-        endpoints: assignment.map_or(0, count),
     }
 }
 

@@ -116,7 +116,11 @@ fn traits(kind: Kind) -> Option<Traits> {
         | Kind::EndpointSlice
         | Kind::HttpRoute
         | Kind::GrpcRoute
-        | Kind::ReferenceGrant => return None,
+        | Kind::TcpRoute
+        | Kind::TlsRoute
+        | Kind::ReferenceGrant
+        | Kind::BackendTlsPolicy
+        | Kind::ConfigMap => return None,
     })
 }
 

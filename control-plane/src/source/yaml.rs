@@ -352,6 +352,21 @@ mod tests {
                 );
             }
         }
+        let rules = "rules: [{ backendRefs: [{ name: a, port: 80 }] }]";
+        let tls = "targetRefs: [{ group: '', kind: Service, name: a }], validation: { hostname: a.example, wellKnownCACertificates: System }";
+        for (kind, versions, spec) in [
+            ("TCPRoute", &["v1", "v1alpha2"][..], rules),
+            ("TLSRoute", &["v1", "v1alpha3", "v1alpha2"], rules),
+            ("BackendTLSPolicy", &["v1", "v1alpha3"], tls),
+        ] {
+            for version in versions {
+                let text = format!(
+                    "apiVersion: gateway.networking.k8s.io/{version}\nkind: {kind}\nmetadata: {{ name: a }}\nspec: {{ {spec} }}\n"
+                );
+                let read = parse("a.yaml", &text);
+                assert_eq!(read.map(|all| all.len()).ok(), Some(1), "{kind} {version}");
+            }
+        }
         let text = format!(
             "{GOOD}---\napiVersion: v1\nkind: Service\nmetadata: {{ name: b, labels: &l {{ app: b }} }}\nspec: {{ selector: {{ <<: *l, tier: x }}, ports: [] }}\n"
         );

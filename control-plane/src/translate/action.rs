@@ -220,10 +220,10 @@ fn mirrors(
 
 fn cluster_name(context: &RuleContext<'_>, owner: &Route, to: &Destination) -> Option<String> {
     let (service, number) = context.mesh.backend(owner, to).ok()?;
-    let undeclared = service.port(number)?.protocol == AppProtocol::Undeclared;
-    let carries = match undeclared && context.http2 {
-        true => Carries::Http2,
-        false => Carries::Declared,
+    let carries = match service.port(number)?.protocol {
+        AppProtocol::Undeclared if context.http2 => Carries::Http2,
+        AppProtocol::Tls => Carries::Http1,
+        _ => Carries::Declared,
     };
     Some(OutboundName::new(number, carries, &service.host).to_string())
 }

@@ -12,7 +12,7 @@ use xds_proto::google::protobuf::Struct;
 use super::naming::{self, Carries, OutboundName};
 use super::proto::{ads, duration, fields, list, metadata, structure, text};
 use super::protocol::{self, Upstream, UpstreamProtocol};
-use super::{endpoint, resilience, tls};
+use super::{backend_tls, endpoint, resilience, tls};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
 use crate::model::manifest::families::Families;
@@ -39,7 +39,8 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, name: &OutboundName) -> Option<clust
 
 fn to_service(mesh: &Mesh, scope: &Scope, name: &OutboundName) -> Option<cluster::Cluster> {
     let service = mesh.service_by_host(&name.host)?;
-    let protocol = service.port(name.port)?.protocol;
+    let port = service.port(name.port)?;
+    let protocol = port.protocol;
     let none = BackendSpec::default();
     let spec = service.policy.as_ref().map_or(&none, |policy| &policy.spec);
     let identities = mesh.known_as(service);
@@ -51,13 +52,20 @@ fn to_service(mesh: &Mesh, scope: &Scope, name: &OutboundName) -> Option<cluster
         (&service.service.meta.namespace, spec),
         &identities,
     )?;
+    let tls = backend_tls::originated(port.tls.as_deref(), protocol, name.carries);
+    let explanation = backend_tls::explanation(name.carries, tls);
+    it.metadata = Some(about(&[(service, port)], &explanation));
+    if let Some(tls) = tls {
+        let upstream = upstream(scope, name, protocol, spec);
+        if !backend_tls::originate(&mut it, scope, tls, &upstream) {
+            return Some(it);
+        }
+    }
     it.cluster_discovery_type = discovery(cluster::cluster::DiscoveryType::Eds);
     it.eds_cluster_config = Some(cluster::cluster::EdsClusterConfig {
         eds_config: ads(),
         ..Default::default()
     });
-    let port = service.port(name.port)?;
-    it.metadata = Some(about(&[(service, port)], name.carries));
     Some(it)
 }
 
@@ -82,6 +90,16 @@ fn to_workload(
         (&entry.workload.meta.namespace, spec),
         &identities,
     )?;
+    let tls = mesh.tls_at(entry, name.port).map(|tls| &**tls);
+    let tls = backend_tls::originated(tls, protocol, name.carries);
+    let explanation = backend_tls::explanation(name.carries, tls);
+    it.metadata = metadata_of(mesh, entry, name.port, &explanation);
+    if let Some(tls) = tls {
+        let upstream = upstream(scope, name, protocol, spec);
+        if !backend_tls::originate(&mut it, scope, tls, &upstream) {
+            return Some(it);
+        }
+    }
     it.cluster_discovery_type = discovery(cluster::cluster::DiscoveryType::Static);
     let at = SocketAddr::new(ip, name.port);
     let bypassed = mesh
@@ -89,7 +107,6 @@ fn to_workload(
         .is_some_and(|caller| is_bypassed(&caller.workload, &entry.workload, ip));
     let assignment = endpoint::of_workload(&it.name, (mesh, entry), (at, bypassed));
     it.load_assignment = Some(assignment);
-    it.metadata = metadata_of(mesh, entry, (name.port, name.carries));
     Some(it)
 }
 
@@ -104,12 +121,7 @@ fn base(
     if !Carries::of(protocol).contains(&name.carries) {
         return None;
     }
-    let upstream = Upstream::of(
-        protocol,
-        name.carries,
-        spec.http2.unwrap_or(false),
-        scope.anyam,
-    );
+    let upstream = upstream(scope, name, protocol, spec);
     let defaults = mesh.defaults(namespace);
     let connect = spec.connect_timeout.or(defaults.connect_timeout);
     let outlier = spec
@@ -136,6 +148,16 @@ fn base(
         ),
         ..cluster::Cluster::default()
     })
+}
+
+fn upstream(
+    scope: &Scope,
+    name: &OutboundName,
+    protocol: AppProtocol,
+    spec: &BackendSpec,
+) -> Upstream {
+    let http2 = spec.http2.unwrap_or(false);
+    Upstream::of(protocol, name.carries, http2, scope.anyam)
 }
 
 /// By what an endpoint's sidecar takes: tunnels, mTLS, or nothing. Envoy opens tunnels by its
@@ -176,7 +198,7 @@ fn socket_match(
     }
 }
 
-fn discovery(
+pub fn discovery(
     kind: cluster::cluster::DiscoveryType,
 ) -> Option<cluster::cluster::ClusterDiscoveryType> {
     Some(cluster::cluster::ClusterDiscoveryType::Type(kind as i32))
@@ -196,7 +218,8 @@ fn services(services: &[&ServiceEntry]) -> Struct {
 
 /// Which services a cluster stands for, and by which declarations: proxies name these where calls
 /// fail in a way that a wrong one explains.
-fn about(declarations: &[(&ServiceEntry, &PortEntry)], carries: Carries) -> core::Metadata {
+/// `but`: what else explains failures.
+fn about(declarations: &[(&ServiceEntry, &PortEntry)], but: &str) -> core::Metadata {
     let all: Vec<&ServiceEntry> = declarations.iter().map(|(service, _)| *service).collect();
     let named: Vec<String> = declarations
         .iter()
@@ -204,9 +227,7 @@ fn about(declarations: &[(&ServiceEntry, &PortEntry)], carries: Carries) -> core
         .map(|(service, port)| declaration(service, port))
         .collect();
     let mut named = named.join("; ");
-    if carries == Carries::Http1 {
-        named.push_str(", but HTTP without TLS was sent");
-    }
+    named.push_str(but);
     let ours = fields(&[("declared_by", text(named))]);
     metadata(&[("anyam", ours), ("istio", services(&all))])
 }
@@ -238,7 +259,8 @@ pub fn declaration(service: &ServiceEntry, port: &PortEntry) -> String {
 fn metadata_of(
     mesh: &Mesh,
     entry: &WorkloadEntry,
-    (port, carries): (u16, Carries),
+    port: u16,
+    but: &str,
 ) -> Option<core::Metadata> {
     let sends = mesh.own_services(entry).filter_map(|service| {
         let mut ports = service.ports.iter();
@@ -246,7 +268,7 @@ fn metadata_of(
         Some((&**service, at))
     });
     let sends: Vec<(&ServiceEntry, &PortEntry)> = sends.collect();
-    (!sends.is_empty()).then(|| about(&sends, carries))
+    (!sends.is_empty()).then(|| about(&sends, but))
 }
 
 /// `inbound|<port>||`: the app of the scope's workload, at the pod's own address; with addresses of both
@@ -255,7 +277,7 @@ pub fn inbound(mesh: &Mesh, scope: &Scope, port: u16) -> Option<cluster::Cluster
     let entry = mesh.workload(&scope.namespace, &scope.workload)?;
     let protocol = *entry.ports.get(&port)?;
     let name = naming::inbound_cluster(port);
-    let metadata = metadata_of(mesh, entry, (port, Carries::Declared));
+    let metadata = metadata_of(mesh, entry, port, "");
     if Families::of(&entry.workload.addresses) == Families::BOTH {
         return Some(cluster::Cluster {
             metadata,
@@ -328,11 +350,15 @@ pub fn black_hole() -> cluster::Cluster {
         name: name.to_owned(),
         connect_timeout: duration(CONNECT_TIMEOUT),
         cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::Static),
-        load_assignment: Some(ClusterLoadAssignment {
-            cluster_name: name.to_owned(),
-            ..ClusterLoadAssignment::default()
-        }),
+        load_assignment: Some(no_endpoint(name)),
         typed_extension_protocol_options: HashMap::new(),
         ..cluster::Cluster::default()
+    }
+}
+
+pub fn no_endpoint(cluster: &str) -> ClusterLoadAssignment {
+    ClusterLoadAssignment {
+        cluster_name: cluster.to_owned(),
+        ..ClusterLoadAssignment::default()
     }
 }

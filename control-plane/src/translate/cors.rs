@@ -26,7 +26,7 @@ pub fn is_used<'a>(routes: impl IntoIterator<Item = &'a std::sync::Arc<Route>>) 
 pub fn is_used_at(mesh: &Mesh, namespace: &str, at: std::net::SocketAddr) -> bool {
     let service = mesh.by_vip.get(&at.ip()).and_then(|key| mesh.service(key));
     let port: Option<&PortEntry> = service.and_then(|service| service.port(at.port()));
-    port.is_some_and(|port| is_used(port.routes_for(namespace)))
+    port.is_some_and(|port| is_used(port.request_routes_for(namespace)))
 }
 
 pub fn policy(cors: &Cors) -> Any {

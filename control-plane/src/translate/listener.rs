@@ -8,42 +8,39 @@ use xds_proto::envoy::config::core::v3::{self as core, TrafficDirection};
 use xds_proto::envoy::config::listener::v3 as listener;
 use xds_proto::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use xds_proto::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use xds_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use xds_proto::google::protobuf::Any;
 
 use super::http::{self, Side, access_log, filter};
 use super::naming::{self, Carries, OutboundName};
 use super::proto::{address, boolv, duration, fields, metadata, text, typed, u32v};
-use super::{cluster, cors, policy};
+use super::{cluster, connection_route, cors, policy};
 use crate::ads::resources::Scope;
-use crate::model::Mesh;
 use crate::model::manifest::families::Families;
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
 use crate::model::manifest::service::AppProtocol;
+use crate::model::{Kind, Mesh};
 
 /// How long a client may stay silent before its connection is taken for TCP. Short, because a
 /// server may be the one to speak first.
 const DETECT: Duration = Duration::from_millis(300);
+/// How long a client may take to begin, where none is taken for TCP.
+const DETECT_TLS: Duration = Duration::from_secs(5);
 
 /// `outbound/<address>:<port>`: a service's or a workload's.
 pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::Listener> {
     let (protocol, host) = destination(mesh, at)?;
-    let log = mesh.access_log(&scope.namespace, &scope.workload);
+    let with_cors = cors::is_used_at(mesh, &scope.namespace, at);
+    let filters = with_cors.then(|| http::http_filter(cors::NAME, cors::filter()));
     let escaped_slashes = mesh.escaped_slashes(&scope.namespace, &scope.workload);
-    let used = cors::is_used_at(mesh, &scope.namespace, at);
-    let filters = used.then(|| http::http_filter(cors::NAME, cors::filter()));
-    let filters = Vec::from_iter(filters);
-    let name = |carries| OutboundName::new(at.port(), carries, &host).to_string();
-    let http = |carries| {
-        let routes = http::by_name(name(carries));
-        http::manager(
-            Side::Outbound,
-            &name(carries),
-            routes,
-            filters.clone(),
-            log,
-            escaped_slashes.unwrap_or(EscapedSlashes::Keep),
-        )
+    let make = OutboundFilters {
+        host,
+        port: at.port(),
+        log: mesh.access_log(&scope.namespace, &scope.workload),
+        filters: Vec::from_iter(filters),
+        escaped_slashes: escaped_slashes.unwrap_or(EscapedSlashes::Keep),
     };
     let mut it = listener::Listener {
         name: naming::listener(at),
@@ -53,35 +50,112 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
         metadata: declaration(mesh, at),
         ..listener::Listener::default()
     };
-    let declared = match protocol {
-        // HTTP without TLS is forwarded as HTTP, so that an answer that is TLS is an error in words.
-        AppProtocol::Tls if scope.anyam => {
-            detect_http(&mut it);
-            it.filter_chains = vec![detected(
-                "http1",
-                &["http/1.0", "http/1.1"],
-                http(Carries::Http1),
-            )];
-            let bytes = tcp_proxy(&name(Carries::Declared), log);
-            it.default_filter_chain = Some(chain("declared", None, bytes));
+    let routes = connection_route::governing(mesh, &scope.namespace, at);
+    let stat_prefix = make.name(Carries::Declared);
+    // The apps' TLS is originated here, but callers' own is forwarded; nothing else goes there.
+    let only_tls = connection_route::has_tls(mesh, at) && !protocol.is_http();
+    match routes.first().map(|first| (first, first.kind)) {
+        Some((first, kind)) if kind != Kind::TlsRoute => {
+            let whole = connection_route::whole(mesh, first, &stat_prefix, make.log);
+            it.filter_chains = vec![whole];
             return Some(it);
         }
-        AppProtocol::Tcp | AppProtocol::Tls => tcp_proxy(&name(Carries::Declared), log),
-        // Envoy cannot send by ALPN which version it detected; bytes are carried as they are.
-        AppProtocol::Undeclared if !scope.anyam => tcp_proxy(&name(Carries::Tcp), log),
-        AppProtocol::Undeclared => {
-            detect_http(&mut it);
-            it.filter_chains = vec![
-                detected("http1", &["http/1.0", "http/1.1"], http(Carries::Declared)),
-                detected("http2", &["h2c"], http(Carries::Http2)),
-            ];
-            it.default_filter_chain = Some(chain("tcp", None, tcp_proxy(&name(Carries::Tcp), log)));
-            return Some(it);
+        Some(_) => {
+            it.filter_chains =
+                connection_route::by_server_name(mesh, routes, &stat_prefix, make.log);
+            detect_tls(&mut it);
         }
-        AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => http(Carries::Declared),
-    };
-    it.filter_chains = vec![chain("declared", None, declared)];
+        None if only_tls && protocol != AppProtocol::Tcp => {
+            let carries = match protocol {
+                AppProtocol::Tls => Carries::Declared,
+                _ => Carries::Tcp,
+            };
+            it.filter_chains = vec![connection_route::any_tls("tls", make.bytes(carries))];
+            detect_tls(&mut it);
+        }
+        None => {}
+    }
+    // On a port of TLS nothing else is left than what its routes match, or callers' own.
+    let complete = !routes.is_empty() || (only_tls && !scope.anyam);
+    if protocol != AppProtocol::Tls || !complete {
+        make.add_chains(&mut it, protocol, scope.anyam, only_tls);
+    }
     Some(it)
+}
+
+/// What the filters of a listener of the outbound side have in common.
+struct OutboundFilters {
+    host: String,
+    port: u16,
+    log: LogFormat,
+    filters: Vec<HttpFilter>,
+    escaped_slashes: EscapedSlashes,
+}
+
+impl OutboundFilters {
+    fn name(&self, carries: Carries) -> String {
+        OutboundName::new(self.port, carries, &self.host).to_string()
+    }
+
+    fn bytes(&self, carries: Carries) -> listener::Filter {
+        tcp_proxy(&self.name(carries), self.log)
+    }
+
+    fn http(&self, carries: Carries) -> listener::Filter {
+        let name = self.name(carries);
+        let routes = http::by_name(name.clone());
+        let filters = self.filters.clone();
+        let slashes = self.escaped_slashes;
+        http::manager(Side::Outbound, &name, routes, filters, self.log, slashes)
+    }
+
+    fn http1(&self, carries: Carries) -> listener::FilterChain {
+        detected("http1", &["http/1.0", "http/1.1"], self.http(carries))
+    }
+
+    /// Chains by what the port declares, after those for TLS, if there are some. `only_tls`: what is
+    /// neither HTTP nor TLS is closed.
+    fn add_chains(
+        &self,
+        it: &mut listener::Listener,
+        protocol: AppProtocol,
+        anyam: bool,
+        only_tls: bool,
+    ) {
+        match protocol {
+            // HTTP without TLS is forwarded as HTTP, so that an answer that is TLS is an error in words.
+            AppProtocol::Tls if anyam => {
+                detect_http(it, !only_tls);
+                it.filter_chains.push(self.http1(Carries::Http1));
+                let bytes = chain("declared", None, self.bytes(Carries::Declared));
+                it.default_filter_chain = (!only_tls).then_some(bytes);
+            }
+            AppProtocol::Undeclared => {
+                // Envoy cannot send by ALPN which version it detected; bytes are carried as they are.
+                if anyam {
+                    detect_http(it, !only_tls);
+                    let http2 = detected("http2", &["h2c"], self.http(Carries::Http2));
+                    let both = [self.http1(Carries::Declared), http2];
+                    it.filter_chains.extend(both);
+                }
+                let bytes = self.bytes(Carries::Tcp);
+                match it.filter_chains.is_empty() {
+                    true => it.filter_chains = vec![chain("declared", None, bytes)],
+                    false if only_tls => {}
+                    false => {
+                        silent_is_tcp(it);
+                        it.default_filter_chain = Some(chain("tcp", None, bytes));
+                    }
+                }
+            }
+            AppProtocol::Tcp | AppProtocol::Tls => {
+                it.filter_chains = vec![chain("declared", None, self.bytes(Carries::Declared))];
+            }
+            AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => {
+                it.filter_chains = vec![chain("declared", None, self.http(Carries::Declared))];
+            }
+        }
+    }
 }
 
 /// Named in errors that a wrong declaration explains.
@@ -92,13 +166,28 @@ fn declaration(mesh: &Mesh, at: SocketAddr) -> Option<core::Metadata> {
     Some(metadata(&[("anyam", declared_by)]))
 }
 
-fn detect_http(it: &mut listener::Listener) {
-    it.listener_filters = vec![listener_filter(
+/// `or_tcp`: a silent client is taken for TCP.
+fn detect_http(it: &mut listener::Listener, or_tcp: bool) {
+    it.listener_filters.push(listener_filter(
         "envoy.filters.listener.http_inspector",
         typed(&HttpInspector::default()),
-    )];
+    ));
+    if or_tcp {
+        silent_is_tcp(it);
+    }
+}
+
+fn silent_is_tcp(it: &mut listener::Listener) {
     it.listener_filters_timeout = duration(DETECT);
     it.continue_on_listener_filters_timeout = true;
+}
+
+fn detect_tls(it: &mut listener::Listener) {
+    it.listener_filters.push(listener_filter(
+        "envoy.filters.listener.tls_inspector",
+        typed(&TlsInspector::default()),
+    ));
+    it.listener_filters_timeout = duration(DETECT_TLS);
 }
 
 /// The protocol at an address, and the host in names of its clusters and routes.
@@ -147,11 +236,18 @@ pub fn original_dst() -> listener::ListenerFilter {
 }
 
 pub fn tcp_proxy(cluster: &str, log: LogFormat) -> listener::Filter {
+    let to = tcp::tcp_proxy::ClusterSpecifier::Cluster(cluster.to_owned());
+    tcp_proxy_to(cluster, to, log)
+}
+
+pub fn tcp_proxy_to(
+    stat_prefix: &str,
+    to: tcp::tcp_proxy::ClusterSpecifier,
+    log: LogFormat,
+) -> listener::Filter {
     let proxy = tcp::TcpProxy {
-        stat_prefix: cluster.to_owned(),
-        cluster_specifier: Some(tcp::tcp_proxy::ClusterSpecifier::Cluster(
-            cluster.to_owned(),
-        )),
+        stat_prefix: stat_prefix.to_owned(),
+        cluster_specifier: Some(to),
         access_log: access_log(log, false),
         ..tcp::TcpProxy::default()
     };

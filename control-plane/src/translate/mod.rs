@@ -1,18 +1,20 @@
 //! The mesh into xDS resources: pure functions of the mesh, a name and a scope.
 //!
 //! - [`listener`], [`inbound`], [`http`], [`policy`]: listeners and their chains, the connection
-//!   manager, authorisation
+//!   manager, authorisation; [`connection_route`]: chains by TCPRoutes and TLSRoutes
 //! - [`route`], [`action`]: routes in Gateway API's order, and what they do; [`edits`]: to headers;
 //!   [`cors`]: for other origins
-//! - [`cluster`], [`protocol`], [`resilience`], [`tls`], [`endpoint`]: upstreams
+//! - [`cluster`], [`protocol`], [`resilience`], [`tls`], [`backend_tls`], [`endpoint`]: upstreams
 //! - [`workload`], [`name`]: the workload at an address; names for DNS
 //! - [`naming`]: names of resources; [`proto`]: short ways to write protobufs
 //! - [`resource`]: a name and a scope into encoded bytes; [`touched`]: what a change may change;
 //!   [`view`]: states that ADS serves from, `cache`: what they have encoded
 
 pub mod action;
+pub mod backend_tls;
 mod cache;
 pub mod cluster;
+pub mod connection_route;
 pub mod cors;
 pub mod edits;
 pub mod endpoint;

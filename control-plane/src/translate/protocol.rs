@@ -58,6 +58,16 @@ impl Upstream {
         Upstream { protocol, alpn }
     }
 
+    /// ALPN towards an app that speaks TLS itself.
+    pub fn app_alpn(&self) -> &'static [&'static str] {
+        match self.protocol {
+            UpstreamProtocol::Http1 => &["http/1.1"],
+            UpstreamProtocol::Http2 => &["h2"],
+            UpstreamProtocol::Auto | UpstreamProtocol::AsReceived => &["h2", "http/1.1"],
+            UpstreamProtocol::Tcp => &[],
+        }
+    }
+
     /// Towards the app beside the sidecar.
     pub fn app(protocol: AppProtocol) -> Self {
         let protocol = match protocol {

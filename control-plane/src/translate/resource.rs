@@ -10,7 +10,7 @@ use prost::Message;
 use xds_proto::type_url;
 
 use super::naming::{self, Carries, OutboundName};
-use super::{cluster, cors, endpoint, inbound, listener, name, route, workload};
+use super::{cluster, connection_route, cors, endpoint, inbound, listener, name, route, workload};
 use crate::ads::resources::{Ports, Resource, Scope, TlsFiles};
 use crate::model::manifest::families::Families;
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
@@ -39,6 +39,8 @@ pub enum Variant {
         log: LogFormat,
         escaped_slashes: Option<EscapedSlashes>,
         cors: bool,
+        /// The caller's namespace, where its routes of connections are its own.
+        consumer: Option<String>,
     },
     Egress {
         mode: EgressMode,
@@ -120,13 +122,18 @@ pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Var
                     at: at(),
                 }
             }
-            _ => Variant::Outbound {
-                anyam: scope.anyam,
-                log: log(),
-                escaped_slashes: mesh.escaped_slashes(&scope.namespace, &scope.workload),
-                cors: naming::parse_listener(name)
-                    .is_some_and(|at| cors::is_used_at(mesh, &scope.namespace, at)),
-            },
+            _ => {
+                let at = naming::parse_listener(name);
+                let own =
+                    at.is_some_and(|at| connection_route::is_consumed(mesh, &scope.namespace, at));
+                Variant::Outbound {
+                    anyam: scope.anyam,
+                    log: log(),
+                    escaped_slashes: mesh.escaped_slashes(&scope.namespace, &scope.workload),
+                    cors: at.is_some_and(|at| cors::is_used_at(mesh, &scope.namespace, at)),
+                    consumer: own.then(|| scope.namespace.clone()),
+                }
+            }
         },
         type_url::CLUSTER => match name {
             naming::PASSTHROUGH | naming::BLACK_HOLE => Variant::All,

@@ -42,7 +42,7 @@ pub fn outbound(
         .filter(|port| carried(port.protocol, name))?;
     let defaults = mesh.defaults(&service.service.meta.namespace);
     let calls = Calls::of(service, &defaults);
-    let attached = port.routes_for(&scope.namespace);
+    let attached = port.request_routes_for(&scope.namespace);
     if attached.is_empty() {
         return Some(whole(name, vec![plain(name, port.protocol, &calls)]));
     }
@@ -172,7 +172,7 @@ fn rank(one: &Match) -> Rank {
 }
 
 /// `<kind>/<namespace>/<name>/<rule>[.<match>]`, for logs and explanations.
-fn rule_name(route: &Route, index: usize, which: usize) -> String {
+pub fn rule_name(route: &Route, index: usize, which: usize) -> String {
     let rule = &route.rules[index];
     let name = rule.name.clone().unwrap_or_else(|| index.to_string());
     let suffix = if rule.matches.len() > 1 {

@@ -1,4 +1,4 @@
-//! Transport sockets between sidecars.
+//! Transport sockets: between sidecars, and to apps that speak TLS themselves.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,10 @@ use xds_proto::envoy::config::core::v3 as core;
 use xds_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use xds_proto::envoy::extensions::transport_sockets::tls::v3 as tls;
 
-use super::proto::{boolv, exact, transport_socket};
+use super::proto::{boolv, exact, inline, safe_regex, transport_socket};
 use crate::ads::resources::{Scope, TlsFiles};
+use crate::model::manifest::backend_tls_policy::SubjectName;
+use crate::model::mesh::backend_tls::{BackendTls, Trust};
 
 /// HTTP/2 with the spelling of header names beside it.
 pub const H2_CASE: &str = "anyam-h2-case";
@@ -22,6 +24,9 @@ pub const TUNNEL: &str = "h2";
 pub const HTTP: [&str; 3] = [H2_CASE, H2, HTTP1];
 /// All that mean mTLS of the mesh, in contrast to TLS of the app's own.
 pub const MESH: [&str; 4] = [H2_CASE, H2, HTTP1, TCP];
+
+/// Where a stock Envoy finds the system's CA certificates.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 pub fn raw_buffer() -> core::TransportSocket {
     transport_socket("envoy.transport_sockets.raw_buffer", &RawBuffer {})
@@ -38,6 +43,55 @@ pub fn upstream(
         ..tls::UpstreamTlsContext::default()
     };
     transport_socket("envoy.transport_sockets.tls", &context)
+}
+
+/// Dials an app that shows a certificate as a BackendTLSPolicy wants it. `None`: there is nothing to
+/// verify it with.
+pub fn to_app(scope: &Scope, wanted: &BackendTls, alpn: &[&str]) -> Option<core::TransportSocket> {
+    use tls::common_tls_context::ValidationContextType as Kind;
+    let (mut trusted_ca, mut system_root_certs) = (None, None);
+    match &wanted.trust {
+        Trust::Nothing => return None,
+        Trust::Roots(pem) => trusted_ca = Some(inline(&pem.concat())),
+        Trust::System if scope.anyam => system_root_certs = Some(Default::default()),
+        Trust::System => trusted_ca = Some(file(SYSTEM_ROOTS)),
+    }
+    let validation = tls::CertificateValidationContext {
+        trusted_ca,
+        system_root_certs,
+        match_typed_subject_alt_names: wanted.names.iter().map(subject).collect(),
+        ..tls::CertificateValidationContext::default()
+    };
+    let context = tls::UpstreamTlsContext {
+        sni: wanted.hostname.clone(),
+        common_tls_context: Some(tls::CommonTlsContext {
+            alpn_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
+            validation_context_type: Some(Kind::ValidationContext(validation)),
+            ..tls::CommonTlsContext::default()
+        }),
+        ..tls::UpstreamTlsContext::default()
+    };
+    Some(transport_socket("envoy.transport_sockets.tls", &context))
+}
+
+fn subject(name: &SubjectName) -> tls::SubjectAltNameMatcher {
+    use tls::subject_alt_name_matcher::SanType;
+    let (san_type, matcher) = match name {
+        SubjectName::Uri(uri) => (SanType::Uri, exact(uri)),
+        SubjectName::Dns(name) => match name.strip_prefix("*.") {
+            None => (SanType::Dns, exact(name)),
+            // One label, or the certificate's own star.
+            Some(parent) => {
+                let parent = regex::escape(parent);
+                (SanType::Dns, safe_regex(format!("[^.]+\\.{parent}")))
+            }
+        },
+    };
+    tls::SubjectAltNameMatcher {
+        san_type: san_type as i32,
+        matcher: Some(matcher),
+        ..tls::SubjectAltNameMatcher::default()
+    }
 }
 
 /// Accepts any peer with an identity of the mesh; what it may do is decided by authorisation.

@@ -54,7 +54,7 @@ pub fn touched(old: &Mesh, new: &Mesh, changed: &Changed) -> Touched {
         work.workload(key, true);
     }
     for key in &changed.routed {
-        work.named(key, &[type_url::ROUTE]);
+        work.routed(key);
     }
     for key in &changed.authorized {
         work.own(key, type_url::LISTENER, naming::INBOUND);
@@ -94,6 +94,19 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Its routes send to what changed: those of connections are part of listeners.
+    fn routed(&mut self, key: &Key) {
+        self.named(key, &[type_url::ROUTE]);
+        if self.has_connection_routes(key) {
+            self.named(key, &[type_url::LISTENER]);
+        }
+    }
+
+    fn has_connection_routes(&self, key: &Key) -> bool {
+        let mut both = self.services(key).into_iter().flatten();
+        both.any(|entry| entry.ports.iter().any(PortEntry::has_connection_routes))
+    }
+
     fn service(&mut self, key: &Key) {
         let (old, new) = match self.services(key) {
             [None, None] => return,
@@ -109,9 +122,15 @@ impl<'a> Work<'a> {
             self.named(key, &[type_url::ROUTE]);
             let all = routes(old).chain(routes(new));
             let all = all.flat_map(|(own, of)| own.iter().chain(of.values().flatten()));
-            if cors::is_used(all) {
+            let of_connections = self.has_connection_routes(key);
+            if of_connections || cors::is_used(all) {
                 self.named(key, &[type_url::LISTENER]);
             }
+        }
+        let tls = |entry: &'a ServiceEntry| entry.ports.iter().map(|port| &port.tls);
+        if !tls(old).eq(tls(new)) {
+            self.named(key, &[type_url::CLUSTER]);
+            self.governed_addresses(old, new);
         }
         if old.policy != new.policy {
             self.named(key, &[type_url::CLUSTER, type_url::ROUTE]);
@@ -133,7 +152,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Addresses of the members of a headless service, whose policy changed.
+    /// Addresses of the members of a headless service, a policy of which changed.
     fn governed_addresses(&mut self, old: &ServiceEntry, new: &ServiceEntry) {
         for (mesh, service) in [(self.old, old), (self.new, new)] {
             let headless = service.service.headless;

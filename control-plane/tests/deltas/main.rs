@@ -86,7 +86,10 @@ fn compared(old: &Mesh, new: &Mesh, objects: &Declared) -> Changed {
     let ports = |entry: Option<&Arc<ServiceEntry>>| {
         entry.map(|entry| {
             let ports = entry.ports.iter();
-            let one = ports.map(|p| (p.number, p.name.clone(), p.protocol, p.target.clone()));
+            let one = ports.map(|p| {
+                let declared = (p.number, p.name.clone(), p.protocol, p.target.clone());
+                (declared, p.tls.is_some())
+            });
             one.collect::<Vec<_>>()
         })
     };

@@ -20,6 +20,8 @@ pub enum Slot {
     Authorization(usize, usize),
     Mesh(usize, usize),
     Backend(usize, usize),
+    Tls(usize, usize),
+    ConfigMap(usize),
 }
 
 pub fn slot() -> impl Strategy<Value = Slot> {
@@ -27,11 +29,13 @@ pub fn slot() -> impl Strategy<Value = Slot> {
         4 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Service(n, i)),
         3 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Slice(n, i)),
         6 => (0..2usize, 0..4usize).prop_map(|(n, i)| Slot::Workload(n, i)),
-        4 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Route(n, i)),
+        5 => (0..2usize, 0..5usize).prop_map(|(n, i)| Slot::Route(n, i)),
         1 => (0..2usize).prop_map(Slot::Grant),
         2 => (0..3usize, 0..2usize).prop_map(|(n, i)| Slot::Authorization(n, i)),
         2 => (0..3usize, 0..3usize).prop_map(|(n, i)| Slot::Mesh(n, i)),
         1 => (0..2usize, 0..2usize).prop_map(|(n, i)| Slot::Backend(n, i)),
+        2 => (0..2usize, 0..2usize).prop_map(|(n, i)| Slot::Tls(n, i)),
+        1 => (0..2usize).prop_map(Slot::ConfigMap),
     ]
 }
 
@@ -179,9 +183,43 @@ fn route(kind: &'static str, version: u8) -> Said {
     Said::new(GATEWAY, kind, spec)
 }
 
+fn tcp_route(version: u8) -> Said {
+    let parent = pick(version, 0, &["s0", "s1"]);
+    let near = pick(version, 1, &["a", "b"]);
+    let port = pick(version, 2, &["", ", port: 80", ", sectionName: main"]);
+    let to = pick(version, 3, &["s0", "s1", "s2", "none"]);
+    let far = pick(version, 5, &["a", "b"]);
+    let number = pick(version, 6, &["80", "443"]);
+    let spec = format!(
+        "parentRefs: [{{ group: \"\", kind: Service, name: {parent}, namespace: {near}{port} }}], \
+         rules: [{{ backendRefs: [{{ name: {to}, namespace: {far}, port: {number} }}, {{ name: s0, port: 80, weight: 3 }}] }}]"
+    );
+    Said::new(GATEWAY, "TCPRoute", spec)
+}
+
+fn tls_route(version: u8) -> Said {
+    let names = pick(
+        version,
+        2,
+        &["a.example", "\"*.example\", a.example", "b.example", ""],
+    );
+    let tcp = tcp_route(version);
+    Said {
+        kind: "TLSRoute",
+        body: tcp
+            .body
+            .replace("rules:", &format!("hostnames: [{names}], rules:")),
+        ..tcp
+    }
+}
+
 fn grant(version: u8) -> Said {
     let from = pick(version, 0, &["a", "b"]);
-    let kind = pick(version, 1, &["HTTPRoute", "GRPCRoute"]);
+    let kind = pick(
+        version,
+        1,
+        &["HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"],
+    );
     let spec = format!(
         "from: [{{ group: gateway.networking.k8s.io, kind: {kind}, namespace: {from} }}], \
          to: [{{ group: \"\", kind: Service }}]"
@@ -230,18 +268,58 @@ fn backend_policy(version: u8) -> Said {
     Said::new(OWN, "BackendPolicy", spec)
 }
 
+fn tls_policy(version: u8) -> Said {
+    let targets = [
+        "{ group: '', kind: Service, name: s0 }",
+        "{ group: '', kind: Service, name: s1 }",
+        "{ group: '', kind: Service, name: s0, sectionName: main }",
+        "{ group: '', kind: Service, name: s0 }, { group: '', kind: Service, name: s1, sectionName: http }",
+    ];
+    let target = pick(version, 0, &targets);
+    let trust = [
+        "wellKnownCACertificates: System",
+        "caCertificateRefs: [{ group: '', kind: ConfigMap, name: ca }]",
+        "caCertificateRefs: [{ group: '', kind: ConfigMap, name: ca }, { group: '', kind: Secret, name: x }]",
+    ];
+    let trust = pick(version, 2, &trust);
+    let spec = format!("targetRefs: [{target}], validation: {{ hostname: a.example, {trust} }}");
+    Said::new(GATEWAY, "BackendTLSPolicy", spec)
+}
+
+fn config_map(version: u8) -> Said {
+    let golden = include_str!("../golden/backend-tls/mesh.yaml");
+    let begin = golden.find("-----BEGIN CERTIFICATE-----\n    M").unwrap();
+    let end = golden[begin..].find("-----END CERTIFICATE-----").unwrap();
+    let pem = golden[begin..][..end].replace("\n    ", "\\n");
+    let data = match version % 3 {
+        0 => "{}".to_owned(),
+        1 => "{ ca.crt: \"no PEM\" }".to_owned(),
+        _ => format!("{{ ca.crt: \"{pem}-----END CERTIFICATE-----\\n\" }}"),
+    };
+    Said {
+        api: "v1",
+        kind: "ConfigMap",
+        labels: String::new(),
+        body: format!("data: {data}"),
+    }
+}
+
 /// Ages differ, so that nothing depends on the order of arrival.
 fn manifest(slot: Slot, version: u8) -> String {
     let (said, namespace, name) = match slot {
         Slot::Service(n, i) => (service(version), n, format!("s{i}")),
         Slot::Slice(n, i) => (slice(version), n, format!("e{i}")),
         Slot::Workload(n, i) => (workload(n, i, version), n, format!("w{i}")),
+        Slot::Route(n, 4) => (tls_route(version), n, "r4".to_owned()),
+        Slot::Route(n, 3) => (tcp_route(version), n, "r3".to_owned()),
         Slot::Route(n, 2) => (route("GRPCRoute", version), n, "r2".to_owned()),
         Slot::Route(n, i) => (route("HTTPRoute", version), n, format!("r{i}")),
         Slot::Grant(n) => (grant(version), n, "g".to_owned()),
         Slot::Authorization(n, i) => (authorization(version), n, format!("p{i}")),
         Slot::Mesh(n, i) => (mesh_policy(version), n, format!("m{i}")),
         Slot::Backend(n, i) => (backend_policy(version), n, format!("b{i}")),
+        Slot::Tls(n, i) => (tls_policy(version), n, format!("t{i}")),
+        Slot::ConfigMap(n) => (config_map(version), n, "ca".to_owned()),
     };
     let Said {
         api,
@@ -269,6 +347,8 @@ fn number(slot: Slot) -> usize {
         Slot::Mesh(n, i) => (6, n, i),
         Slot::Backend(n, i) => (7, n, i),
         Slot::Slice(n, i) => (8, n, i),
+        Slot::Tls(n, i) => (9, n, i),
+        Slot::ConfigMap(n) => (9, n, 9),
     };
     kind * 100 + namespace * 10 + index
 }

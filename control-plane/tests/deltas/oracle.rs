@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyam_control::model::manifest::endpoint_slice::{Conditions, EndpointSlice, SliceEndpoint};
 use anyam_control::model::manifest::object::{Kind, Meta, Target};
-use anyam_control::model::manifest::route::Route;
+use anyam_control::model::manifest::route::{Parent, Route};
 use anyam_control::model::manifest::service::{AppProtocol, PortRef, Service, ServicePort};
 use anyam_control::model::manifest::workload::Workload;
 use anyam_control::model::{Mesh, Object};
@@ -193,9 +193,10 @@ fn endpoint(workload: &Workload, port: &ServicePort) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, number))
 }
 
-/// Routes with the port, or the whole service, as parent; a headless one takes none. On a port that is declared to be TCP there
-/// are none, on one of HTTP/1 no GRPCRoutes; where there is a GRPCRoute, HTTPRoutes of the same
-/// namespace are left out.
+/// Routes with the port, or the whole service, as parent; a headless one takes none. On a port that is declared to be TCP or TLS there
+/// are those of connections alone (of TCP no TLSRoutes), on one of HTTP none of these, and of HTTP/1 no GRPCRoutes. In each
+/// namespace the first of these kinds governs: GRPCRoute, HTTPRoute, TLSRoute, TCPRoute. Where routes of the service's namespace said what the port carries, those of others
+/// that do not fit that are left out.
 fn routes(
     declared: &Declared,
     service: &Service,
@@ -208,21 +209,13 @@ fn routes(
         let Object::Route(route) = object else {
             continue;
         };
-        let named = route.parents.iter().any(|parent| {
-            parent.service
-                && !service.headless
-                && parent.namespace == service.meta.namespace
-                && parent.name == service.meta.name
-                && parent.port.is_none_or(|number| number == port.number)
-                && parent
-                    .section
-                    .as_ref()
-                    .is_none_or(|name| *name == port.name)
-        });
+        let named = route.parents.iter().any(|it| selects(it, service, port));
         let fits = match port.protocol {
-            AppProtocol::Tcp | AppProtocol::Tls => false,
+            AppProtocol::Tcp => route.kind == Kind::TcpRoute,
+            AppProtocol::Tls => is_bytes(route),
             AppProtocol::Http => route.kind == Kind::HttpRoute,
-            AppProtocol::Http2 | AppProtocol::Grpc | AppProtocol::Undeclared => true,
+            AppProtocol::Http2 | AppProtocol::Grpc => !is_bytes(route),
+            AppProtocol::Undeclared => true,
         };
         if named && fits {
             by_namespace
@@ -231,12 +224,49 @@ fn routes(
                 .push(route);
         }
     }
-    for (namespace, routes) in by_namespace {
-        let grpc = routes.iter().any(|route| route.kind == Kind::GrpcRoute);
-        let governs = routes
-            .iter()
-            .filter(|route| !grpc || route.kind == Kind::GrpcRoute);
-        let names: BTreeSet<String> = governs.map(|route| name(route)).collect();
+    let of = |routes: &[&Route], kind| routes.iter().any(|route| route.kind == kind);
+    let order = [
+        Kind::GrpcRoute,
+        Kind::HttpRoute,
+        Kind::TlsRoute,
+        Kind::TcpRoute,
+    ];
+    for routes in by_namespace.values_mut() {
+        let governs = order.into_iter().find(|kind| of(routes, *kind));
+        routes.retain(|route| Some(route.kind) == governs);
+    }
+    let own = by_namespace.get(service.meta.namespace.as_str());
+    let own = own.and_then(|routes| routes.first().copied());
+    let said = own.filter(|own| {
+        // One that names the port, or is for a service of one port.
+        let about = |it: &Parent| {
+            let named = it.port.is_some() || it.section.is_some();
+            selects(it, service, port) && (named || service.ports.len() == 1)
+        };
+        declared.values().any(|(object, _)| match object {
+            Object::Route(route) => {
+                is_bytes(route) == is_bytes(own)
+                    && route.meta.namespace == service.meta.namespace
+                    && route.parents.iter().any(about)
+                    && port.protocol == AppProtocol::Undeclared
+            }
+            _ => false,
+        })
+    });
+    let said = said.map(|route| route.kind);
+    for (namespace, mut routes) in by_namespace {
+        if namespace != service.meta.namespace {
+            routes.retain(|route| match said {
+                None => true,
+                Some(Kind::TcpRoute) => route.kind == Kind::TcpRoute,
+                Some(Kind::TlsRoute) => is_bytes(route),
+                Some(_) => !is_bytes(route),
+            });
+        }
+        let names: BTreeSet<String> = routes.iter().map(|route| name(route)).collect();
+        if names.is_empty() {
+            continue;
+        }
         match namespace == service.meta.namespace {
             true => all.producers.insert(at.to_owned(), names),
             false => all
@@ -277,6 +307,23 @@ fn policies(declared: &Declared, workload: &Workload, all: &mut Expected) {
     if let Some((_, name)) = oldest {
         all.governing.insert(key, name);
     }
+}
+
+fn is_bytes(route: &Route) -> bool {
+    matches!(route.kind, Kind::TcpRoute | Kind::TlsRoute)
+}
+
+/// Whether a parentRef means the port.
+fn selects(parent: &Parent, service: &Service, port: &ServicePort) -> bool {
+    parent.service
+        && !service.headless
+        && parent.namespace == service.meta.namespace
+        && parent.name == service.meta.name
+        && parent.port.is_none_or(|number| number == port.number)
+        && parent
+            .section
+            .as_ref()
+            .is_none_or(|name| *name == port.name)
 }
 
 fn name(route: &Route) -> String {

@@ -173,6 +173,16 @@ pub struct TrustBundle {
     pub(super) crls: Vec<CertRevocationList<'static>>,
 }
 
+/// Where distributions keep the CA certificates that a system trusts: Debian, Alpine and our images; Fedora
+/// and RHEL, also before 7; SUSE; others.
+const SYSTEM_ROOTS: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
 /// The roots of one trust domain.
 #[derive(Debug)]
 pub(super) struct Roots {
@@ -256,6 +266,38 @@ impl TrustBundle {
             domains,
             crls: revocation_lists(crls)?,
         })
+    }
+
+    /// The CA certificates that the system trusts: those of the first file that distributions keep
+    /// them in. Where there is none, no peer is trusted.
+    pub fn system() -> Self {
+        let mut roots = Roots {
+            domain: None,
+            anchors: Vec::new(),
+            certificates: Vec::new(),
+        };
+        let pem = SYSTEM_ROOTS
+            .iter()
+            .find_map(|path| std::fs::read(path).ok());
+        let pem = pem.unwrap_or_default();
+        for der in CertificateDer::pem_slice_iter(&pem).flatten() {
+            let usable = check_root(&der).is_ok();
+            let anchor = webpki::anchor_from_trusted_cert(&der).map(|it| it.to_owned());
+            if let (true, Ok(anchor)) = (usable, anchor) {
+                roots.anchors.push(anchor);
+                roots.certificates.push(der);
+            }
+        }
+        if roots.anchors.is_empty() {
+            let files = SYSTEM_ROOTS.join(", ");
+            tracing::error!(
+                "no CA certificates of the system in {files}: no peer is trusted by them"
+            );
+        }
+        TrustBundle {
+            domains: vec![roots],
+            crls: Vec::new(),
+        }
     }
 
     /// Whether a peer must have a SPIFFE id to be trusted.

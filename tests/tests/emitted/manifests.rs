@@ -23,14 +23,23 @@ pub fn any_mesh() -> impl Strategy<Value = Vec<Value>> {
     let objects = (
         vec(service(), 8),
         workloads(),
-        vec(prop_oneof![routes::route(false), routes::route(true)], 0..6),
+        vec(
+            prop_oneof![
+                routes::route(false),
+                routes::route(true),
+                routes::connection_route(false),
+                routes::connection_route(true),
+            ],
+            0..6,
+        ),
         vec(routes::grant(), 0..3),
         vec(policies::authorization(), 0..4),
         vec(policies::mesh_policy(), 0..3),
         vec(policies::backend_policy(), 0..3),
+        vec(policies::backend_tls_policy(), 0..3),
     );
     objects.prop_map(
-        |(services, workloads, routes, grants, rules, mesh, backend)| {
+        |(services, workloads, routes, grants, rules, mesh, backend, tls)| {
             let mut all = Vec::new();
             let keys = NAMESPACES
                 .into_iter()
@@ -38,7 +47,7 @@ pub fn any_mesh() -> impl Strategy<Value = Vec<Value>> {
             for ((namespace, name), spec) in keys.zip(services) {
                 all.push(object("v1", "Service", namespace, &name, spec));
             }
-            let kinds = [workloads, routes, grants, rules, mesh, backend];
+            let kinds = [workloads, routes, grants, rules, mesh, backend, tls];
             for made in kinds.into_iter().flatten().enumerate() {
                 let (number, (version, kind, namespace, spec)) = made;
                 let name = format!("{}-{number}", kind.to_lowercase());
@@ -120,6 +129,7 @@ fn service() -> impl Strategy<Value = Value> {
                 "tcp",
                 "redis",
                 "kubernetes.io/h2c",
+                "https",
                 "odd",
             ][..],
         )

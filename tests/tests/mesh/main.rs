@@ -4,6 +4,8 @@
 //! - `harness`: starts a mesh and waits for conditions; `process`: one of its processes;
 //!   `manifests`: its configuration; `traffic`: calls of its apps
 //! - `attach`: upgrades other than WebSocket's
+//! - `backend_tls`: apps that speak TLS to callers that do not; `certificates`: theirs
+//! - `connections`: TCPRoutes and TLSRoutes
 //! - `control_plane`: which traffic continues when the control plane is killed; its authentication
 //! - `egress`: connections out of the mesh, and their end
 //! - `envoy`: stock Envoy as a peer
@@ -24,6 +26,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod attach;
+mod backend_tls;
+mod certificates;
+mod connections;
 mod control_plane;
 mod egress;
 mod envoy;

@@ -2,12 +2,16 @@
 //!
 //! - [`object`], [`values`], [`families`]: what all objects share; values checked while they are read
 //! - [`read`]: a manifest into one of [`service`], [`endpoint_slice`], [`workload`], [`route`] (with [`route_spec`],
-//!   [`match_spec`], [`filter_spec`], [`cors_spec`], [`path_edit_spec`], [`reference`](mod@reference)),
-//!   [`authorization`], [`policy`] (with [`resilience`]), [`grant`]; [`selector`]: which workloads a
-//!   policy is for
+//!   [`connection_route_spec`], [`match_spec`], [`filter_spec`], [`cors_spec`], [`path_edit_spec`],
+//!   [`reference`](mod@reference)),
+//!   [`authorization`], [`policy`] (with [`resilience`]), [`grant`], [`backend_tls_policy`],
+//!   [`config_map`]; [`selector`]: which workloads a policy is for
 //! - [`schema`]: JSON schemas of the values in our own kinds
 
 pub mod authorization;
+pub mod backend_tls_policy;
+pub mod config_map;
+pub mod connection_route_spec;
 pub mod cors_spec;
 pub mod endpoint_slice;
 pub mod families;

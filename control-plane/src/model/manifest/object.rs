@@ -20,20 +20,28 @@ pub enum Kind {
     Workload,
     HttpRoute,
     GrpcRoute,
+    TcpRoute,
+    TlsRoute,
     ReferenceGrant,
+    BackendTlsPolicy,
+    ConfigMap,
     AuthorizationPolicy,
     MeshPolicy,
     BackendPolicy,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Workload,
         Kind::HttpRoute,
         Kind::GrpcRoute,
+        Kind::TcpRoute,
+        Kind::TlsRoute,
         Kind::ReferenceGrant,
+        Kind::BackendTlsPolicy,
+        Kind::ConfigMap,
         Kind::AuthorizationPolicy,
         Kind::MeshPolicy,
         Kind::BackendPolicy,
@@ -46,7 +54,11 @@ impl Kind {
             Kind::Workload => "Workload",
             Kind::HttpRoute => "HTTPRoute",
             Kind::GrpcRoute => "GRPCRoute",
+            Kind::TcpRoute => "TCPRoute",
+            Kind::TlsRoute => "TLSRoute",
             Kind::ReferenceGrant => "ReferenceGrant",
+            Kind::BackendTlsPolicy => "BackendTLSPolicy",
+            Kind::ConfigMap => "ConfigMap",
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
             Kind::MeshPolicy => "MeshPolicy",
             Kind::BackendPolicy => "BackendPolicy",
@@ -56,7 +68,7 @@ impl Kind {
     /// `apiVersion`s that are read, the preferred one first.
     pub fn api_versions(self) -> &'static [&'static str] {
         match self {
-            Kind::Service => &["v1"],
+            Kind::Service | Kind::ConfigMap => &["v1"],
             Kind::EndpointSlice => &["discovery.k8s.io/v1"],
             Kind::HttpRoute => &[
                 "gateway.networking.k8s.io/v1",
@@ -68,14 +80,38 @@ impl Kind {
                 "gateway.networking.k8s.io/v1beta1",
                 "gateway.networking.k8s.io/v1alpha2",
             ],
+            Kind::TcpRoute => &[
+                "gateway.networking.k8s.io/v1",
+                "gateway.networking.k8s.io/v1alpha2",
+            ],
+            Kind::TlsRoute => &[
+                "gateway.networking.k8s.io/v1",
+                "gateway.networking.k8s.io/v1alpha3",
+                "gateway.networking.k8s.io/v1alpha2",
+            ],
             Kind::ReferenceGrant => &[
                 "gateway.networking.k8s.io/v1beta1",
                 "gateway.networking.k8s.io/v1",
+            ],
+            Kind::BackendTlsPolicy => &[
+                "gateway.networking.k8s.io/v1",
+                "gateway.networking.k8s.io/v1alpha3",
             ],
             Kind::Workload | Kind::AuthorizationPolicy | Kind::MeshPolicy | Kind::BackendPolicy => {
                 &["mesh.anyam.dev/v1alpha1"]
             }
         }
+    }
+}
+
+impl Kind {
+    pub fn is_route(self) -> bool {
+        matches!(self, Kind::HttpRoute | Kind::GrpcRoute) || self.is_connection_route()
+    }
+
+    /// Whether it is a route of connections; others are of requests.
+    pub fn is_connection_route(self) -> bool {
+        matches!(self, Kind::TcpRoute | Kind::TlsRoute)
     }
 }
 

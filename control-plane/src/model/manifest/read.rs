@@ -7,6 +7,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use xds_proto::yaml::{self, Node};
 
 use super::authorization::AuthorizationPolicy;
+use super::backend_tls_policy::BackendTlsPolicy;
+use super::config_map::{ConfigMap, ConfigMapDocument};
 use super::endpoint_slice::{EndpointSlice, SliceDocument};
 use super::grant::ReferenceGrant;
 use super::match_spec::{GrpcMatch, HttpMatch};
@@ -25,6 +27,8 @@ pub enum Object {
     Workload(Arc<Workload>),
     Route(Arc<Route>),
     Grant(Arc<ReferenceGrant>),
+    BackendTls(Arc<BackendTlsPolicy>),
+    ConfigMap(Arc<ConfigMap>),
     Authorization(Arc<AuthorizationPolicy>),
     Mesh(Arc<MeshPolicy>),
     Backend(Arc<BackendPolicy>),
@@ -38,6 +42,8 @@ impl Object {
             Object::Workload(_) => Kind::Workload,
             Object::Route(it) => it.kind,
             Object::Grant(_) => Kind::ReferenceGrant,
+            Object::BackendTls(_) => Kind::BackendTlsPolicy,
+            Object::ConfigMap(_) => Kind::ConfigMap,
             Object::Authorization(_) => Kind::AuthorizationPolicy,
             Object::Mesh(_) => Kind::MeshPolicy,
             Object::Backend(_) => Kind::BackendPolicy,
@@ -51,6 +57,8 @@ impl Object {
             Object::Workload(it) => &it.meta,
             Object::Route(it) => &it.meta,
             Object::Grant(it) => &it.meta,
+            Object::BackendTls(it) => &it.meta,
+            Object::ConfigMap(it) => &it.meta,
             Object::Authorization(it) => &it.meta,
             Object::Mesh(it) => &it.meta,
             Object::Backend(it) => &it.meta,
@@ -165,7 +173,15 @@ pub fn object(kind: Kind, document: &Node<'_>) -> Result<Object, ReadError> {
         Kind::Workload => Object::Workload(one(document, Workload::new)?),
         Kind::HttpRoute => Object::Route(one(document, Route::new::<HttpMatch>)?),
         Kind::GrpcRoute => Object::Route(one(document, Route::new::<GrpcMatch>)?),
+        Kind::TcpRoute => Object::Route(one(document, Route::of_tcp)?),
+        Kind::TlsRoute => Object::Route(one(document, Route::of_tls)?),
         Kind::ReferenceGrant => Object::Grant(one(document, ReferenceGrant::new)?),
+        Kind::BackendTlsPolicy => Object::BackendTls(one(document, BackendTlsPolicy::new)?),
+        Kind::ConfigMap => {
+            let read = ConfigMapDocument::deserialize(document).map_err(ReadError::Value)?;
+            let read = ConfigMap::new(read).map_err(ReadError::Fields)?;
+            Object::ConfigMap(Arc::new(read))
+        }
         Kind::AuthorizationPolicy => {
             Object::Authorization(one(document, AuthorizationPolicy::new)?)
         }

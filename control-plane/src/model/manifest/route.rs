@@ -1,19 +1,21 @@
-//! Routes: HTTPRoute and GRPCRoute in one form. `route_spec` reads them.
+//! Routes of all kinds in one form. `route_spec` reads HTTPRoutes and GRPCRoutes,
+//! `connection_route_spec` those of connections.
 
 use std::time::Duration;
 
 use super::object::{Kind, Meta};
 use super::values::Pattern;
 
-/// An HTTPRoute or GRPCRoute.
+/// A route of requests or of connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// [`Kind::HttpRoute`] or [`Kind::GrpcRoute`].
+    /// One for which [`Kind::is_route`] holds.
     pub kind: Kind,
     pub meta: Meta,
     pub parents: Vec<Parent>,
-    /// Whether there are any; they choose nothing.
-    pub hostnames: bool,
+    /// Server names that a TLSRoute matches; none: all. Of a route of requests they choose nothing.
+    pub hostnames: Vec<String>,
+    /// A rule of connections has a name and backends, nothing else.
     pub rules: Vec<Rule>,
 }
 

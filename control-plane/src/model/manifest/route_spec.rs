@@ -13,10 +13,12 @@ use super::route::{Backend, Filters, Match, Parent, Retry, Rewrite, Route, Rule,
 use super::values::{self, Span};
 
 /// Gateway API's own bounds.
-const MAX_RULES: usize = 16;
+pub(super) const MAX_RULES: usize = 16;
 const MAX_MATCHES: usize = 64;
-const MAX_BACKENDS: usize = 16;
-const MAX_PARENTS: usize = 32;
+pub(super) const MAX_BACKENDS: usize = 16;
+pub(super) const MAX_PARENTS: usize = 32;
+/// Of a backend's weight.
+pub(super) const MAX_WEIGHT: u32 = 1_000_000;
 /// Retries of one request.
 pub const MAX_ATTEMPTS: u32 = 10;
 
@@ -38,7 +40,7 @@ pub struct RouteSpec<M> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ParentRef {
+pub(super) struct ParentRef {
     #[serde(default = "gateway_group")]
     group: String,
     #[serde(default = "gateway_kind")]
@@ -150,7 +152,7 @@ impl Route {
                 kind: M::KIND,
                 meta,
                 parents,
-                hostnames: !spec.hostnames.is_empty(),
+                hostnames: spec.hostnames,
                 rules,
             }),
             false => Err(errors),
@@ -158,7 +160,7 @@ impl Route {
     }
 }
 
-fn bounded(errors: &mut Vec<FieldError>, at: &str, count: usize, most: usize) {
+pub(super) fn bounded(errors: &mut Vec<FieldError>, at: &str, count: usize, most: usize) {
     if count > most {
         errors.push(FieldError::new(
             at,
@@ -167,8 +169,15 @@ fn bounded(errors: &mut Vec<FieldError>, at: &str, count: usize, most: usize) {
     }
 }
 
+pub(super) fn check_weight(weight: Option<u32>, at: &str, errors: &mut Vec<FieldError>) {
+    if weight.is_some_and(|weight| weight > MAX_WEIGHT) {
+        let message = format!("may be {MAX_WEIGHT} at most");
+        errors.push(FieldError::new(format!("{at}.weight"), message));
+    }
+}
+
 impl ParentRef {
-    fn read(self, namespace: &str) -> Parent {
+    pub(super) fn read(self, namespace: &str) -> Parent {
         Parent {
             service: self.kind == "Service" && matches!(self.group.as_str(), "" | "core"),
             group: self.group,
@@ -253,12 +262,7 @@ impl BackendRef {
     fn read(mut self, at: &str, namespace: &str, errors: &mut Vec<FieldError>) -> Backend {
         let to = self.destination(namespace);
         let filters = filter_spec::read(self.filters, namespace, &format!("{at}.filters"), errors);
-        if self.weight.is_some_and(|weight| weight > 1_000_000) {
-            errors.push(FieldError::new(
-                format!("{at}.weight"),
-                "may be 1000000 at most",
-            ));
-        }
+        check_weight(self.weight, at, errors);
         Backend {
             to,
             weight: self.weight.unwrap_or(1),

@@ -320,6 +320,19 @@ impl<'de> Deserialize<'de> for PortKey {
     }
 }
 
+/// Checks a server name (RFC 6066) to compare with: a DNS name in lower case, whose first label may be
+/// `*`.
+///
+/// # Errors
+/// With what is wrong.
+pub fn check_server_name(text: &str) -> Result<(), String> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    match name.parse::<IpAddr>() {
+        Ok(_) => Err(format!("`{text}` is an address, which is no server name")),
+        Err(_) => check_name(name, true),
+    }
+}
+
 /// For `default`: what a backend reference points at.
 pub fn service_kind() -> String {
     "Service".to_owned()

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::Mesh;
 use super::index::{Facet, Index};
 use super::join;
 use super::objects::Objects;
@@ -14,7 +15,8 @@ use crate::model::manifest::route::Route;
 use crate::model::manifest::workload::Workload;
 
 /// Kinds of policies.
-const POLICIES: [Kind; 3] = [
+const POLICIES: [Kind; 4] = [
+    Kind::BackendTlsPolicy,
     Kind::AuthorizationPolicy,
     Kind::MeshPolicy,
     Kind::BackendPolicy,
@@ -71,18 +73,18 @@ impl Affected {
             Object::Workload(it) => self.workload(objects, key, it),
             Object::Route(it) => self.route(index, it),
             Object::Grant(it) => drop(self.grants.insert(it.meta.namespace.clone())),
+            Object::BackendTls(it) => {
+                self.policy(index, Kind::BackendTlsPolicy, key, &it.targets);
+                self.targets(key, &it.targets);
+            }
+            Object::ConfigMap(_) => self.config_map(objects, key),
             Object::Authorization(it) => {
                 self.policy(index, Kind::AuthorizationPolicy, key, &it.targets);
             }
             Object::Mesh(it) => self.policy(index, Kind::MeshPolicy, key, &it.targets),
             Object::Backend(it) => {
                 self.policy(index, Kind::BackendPolicy, key, &it.targets);
-                for target in &it.targets {
-                    if let Target::Service { name, .. } = target {
-                        let key = Key::new(&key.namespace, name);
-                        self.changed.services.insert(key);
-                    }
-                }
+                self.targets(key, &it.targets);
             }
         }
     }
@@ -182,6 +184,47 @@ impl Affected {
                 let facet = Facet::OfWorkload(kind, workload.clone());
                 self.changed.statuses.extend(index.find(&facet).cloned());
                 self.policies.insert(facet);
+            }
+        }
+    }
+
+    /// The services that a policy, at `policy`, targets.
+    fn targets(&mut self, policy: &Key, targets: &[Target]) {
+        for target in targets {
+            if let Target::Service { name, .. } = target {
+                let key = Key::new(&policy.namespace, name);
+                self.changed.services.insert(key);
+            }
+        }
+    }
+
+    /// Policies that trust its certificates, and their services.
+    fn config_map(&mut self, objects: &Objects, key: &Key) {
+        for id in objects.index().find(&Facet::CaOf(key.clone())) {
+            self.changed.statuses.insert(Arc::clone(id));
+            if let Some((Object::BackendTls(policy), _)) = objects.get(id) {
+                self.targets(&id.key, &policy.targets);
+            }
+        }
+    }
+
+    /// Conditions of BackendTLSPolicies name workloads among a service's endpoints.
+    pub fn tls_policies(&mut self, objects: &Objects, service: &Key) {
+        let facet = Facet::OfService(Kind::BackendTlsPolicy, service.clone());
+        let found = objects.index().find(&facet).cloned();
+        self.changed.statuses.extend(found);
+    }
+
+    /// The same for workloads that may take other connections than before, in `next`.
+    pub fn mtls_changed(&mut self, objects: &Objects, next: &Mesh) {
+        if self.changed.everything {
+            let all = objects.of_kind(Kind::BackendTlsPolicy).cloned();
+            self.changed.statuses.extend(all);
+        }
+        for key in self.changed.governed.clone() {
+            let entry = next.workloads.get(&key);
+            for service in entry.into_iter().flat_map(|entry| &entry.services) {
+                self.tls_policies(objects, service);
             }
         }
     }

@@ -16,8 +16,7 @@ struct Attached<'a> {
     named: bool,
 }
 
-/// The ports of a service, each with those of `routes` that it takes. GRPCRoutes take a port whole:
-/// HTTPRoutes beside them are left out.
+/// The ports of a service, each with those of `routes` that govern it: of one kind in each namespace.
 pub fn ports(service: &Service, routes: &[Arc<Route>]) -> Vec<PortEntry> {
     let attached: Vec<_> = routes
         .iter()
@@ -56,7 +55,6 @@ fn attached_to(route: &Route, service: &Service) -> Vec<(u16, bool)> {
 /// `routes` by precedence.
 fn port(service: &Service, declared: &ServicePort, routes: Vec<Attached<'_>>) -> PortEntry {
     let own = |route: &Route| route.meta.namespace == service.meta.namespace;
-    let grpc = |routes: &[Arc<Route>]| routes.iter().any(|it| it.kind == Kind::GrpcRoute);
     let mut entry = PortEntry {
         name: declared.name.clone(),
         number: declared.number,
@@ -64,6 +62,7 @@ fn port(service: &Service, declared: &ServicePort, routes: Vec<Attached<'_>>) ->
         target: declared.target.clone(),
         producers: Vec::new(),
         consumers: BTreeMap::new(),
+        tls: None,
     };
     for Attached { route, .. } in &routes {
         match own(route) {
@@ -76,24 +75,71 @@ fn port(service: &Service, declared: &ServicePort, routes: Vec<Attached<'_>>) ->
         }
     }
     for routes in std::iter::once(&mut entry.producers).chain(entry.consumers.values_mut()) {
-        if grpc(routes) {
-            routes.retain(|route| route.kind == Kind::GrpcRoute);
-        }
+        let first = routes.iter().map(|route| rank(route.kind)).min();
+        routes.retain(|route| Some(rank(route.kind)) == first);
     }
     // A route of the Service's own namespace says what a port carries that declares nothing, if it
     // is about that port: one for all ports of a Service does not turn its database into HTTP. What
     // another namespace writes changes nothing for callers elsewhere.
     let alone = service.ports.len() == 1;
-    let mut says = routes
-        .iter()
-        .filter(|it| own(it.route) && (it.named || alone));
-    if entry.protocol == AppProtocol::Undeclared && says.next().is_some() {
-        entry.protocol = match grpc(&entry.producers) {
-            true => AppProtocol::Grpc,
-            false => AppProtocol::Http,
-        };
+    if let Some(governing) = entry.producers.first().map(|route| route.kind) {
+        let of_connections = governing.is_connection_route();
+        let mut says = routes.iter().filter(|it| {
+            own(it.route)
+                && (it.named || alone)
+                && it.route.kind.is_connection_route() == of_connections
+        });
+        if entry.protocol == AppProtocol::Undeclared && says.next().is_some() {
+            entry.protocol = said(governing);
+        }
     }
+    let protocol = entry.protocol;
+    entry.consumers.retain(|_, routes| {
+        routes.retain(|route| is_carried(route.kind, protocol));
+        !routes.is_empty()
+    });
     entry
+}
+
+/// Which kind governs a port where several do: the lowest (GEP-1294, route types).
+fn rank(kind: Kind) -> u8 {
+    match kind {
+        Kind::GrpcRoute => 0,
+        Kind::HttpRoute => 1,
+        Kind::TlsRoute => 2,
+        _ => 3,
+    }
+}
+
+/// What a port carries that declares nothing and that routes of this kind govern.
+fn said(kind: Kind) -> AppProtocol {
+    match kind {
+        Kind::GrpcRoute => AppProtocol::Grpc,
+        Kind::TcpRoute => AppProtocol::Tcp,
+        Kind::TlsRoute => AppProtocol::Tls,
+        _ => AppProtocol::Http,
+    }
+}
+
+/// Whether routes of this kind can govern what a port carries, be it by a route of the Service's
+/// namespace: another namespace's routes are of no use on a port that this made another one.
+pub fn is_carried(kind: Kind, protocol: AppProtocol) -> bool {
+    match protocol {
+        AppProtocol::Undeclared => true,
+        protocol if protocol.is_opaque() => is_taken(kind, protocol),
+        _ => !kind.is_connection_route(),
+    }
+}
+
+/// Whether a port that declares this takes routes of this kind.
+fn is_taken(kind: Kind, protocol: AppProtocol) -> bool {
+    match protocol {
+        AppProtocol::Tcp => kind == Kind::TcpRoute,
+        AppProtocol::Tls => kind.is_connection_route(),
+        AppProtocol::Http => kind == Kind::HttpRoute,
+        AppProtocol::Http2 | AppProtocol::Grpc => !kind.is_connection_route(),
+        AppProtocol::Undeclared => true,
+    }
 }
 
 /// Why a parent does not take a route: a reason of its `Accepted` condition, and a sentence.
@@ -149,12 +195,7 @@ pub fn attachment(
         refused: Vec::new(),
     };
     for port in selected {
-        let takes = match port.protocol {
-            AppProtocol::Tcp | AppProtocol::Tls => false,
-            AppProtocol::Http => route.kind != Kind::GrpcRoute,
-            AppProtocol::Http2 | AppProtocol::Grpc | AppProtocol::Undeclared => true,
-        };
-        match takes {
+        match is_taken(route.kind, port.protocol) {
             true => attachment.ports.push(port.number),
             false => attachment.refused.push(port.number),
         }

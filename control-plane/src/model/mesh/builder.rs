@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use super::affected::{Affected, Changed};
 use super::attach;
+use super::backend_tls;
+use super::backend_tls_status;
 use super::change::{ObjectDelta, Origin};
 use super::conditions::ConditionContext;
 use super::cover;
@@ -168,6 +170,7 @@ impl Builder {
                 }
             }
         }
+        affected.mtls_changed(&self.objects, &next);
         let mut changed = affected.changed;
         changed.statuses.retain(|id| {
             let status = self.status(&next, id);
@@ -226,6 +229,7 @@ impl Builder {
             key: key.clone(),
         };
         affected.changed.statuses.insert(Arc::new(id));
+        affected.tls_policies(&self.objects, key);
         if before.as_deref() == after.as_ref() {
             return;
         }
@@ -287,6 +291,7 @@ impl Builder {
             policy,
             service,
         };
+        backend_tls::place(&self.objects, key, &mut entry.ports);
         let showed = before.map(|before| self.mesh.identities(before));
         let shows = next.identities(&entry);
         entry.leaving = self.leaving.note(key, &showed.unwrap_or_default(), &shows);
@@ -349,6 +354,9 @@ impl Builder {
             Object::Route(route) => {
                 let of_route = route_status::conditions(next, route, origin);
                 (of_route.sum, of_route.parents)
+            }
+            Object::BackendTls(policy) => {
+                backend_tls_status::conditions(next, &self.objects, policy, origin)
             }
             _ => {
                 let context = ConditionContext {

@@ -52,6 +52,8 @@ pub enum LeftOutEffect {
     RuleFails(usize),
     /// Of a backend among others.
     ShareFails,
+    /// To the services that a policy targets.
+    CallsFail,
 }
 
 impl fmt::Display for LeftOut {
@@ -76,8 +78,9 @@ impl fmt::Display for LeftOutEffect {
             LeftOutEffect::RuleFails(_) => {
                 "what the rule matches is answered with 500, or UNAVAILABLE to gRPC"
             }
+            LeftOutEffect::CallsFail => "so calls to its targets fail",
             LeftOutEffect::ShareFails => {
-                "this backend's share is answered with 500, or UNAVAILABLE to gRPC"
+                "this backend's share is answered with 500, or UNAVAILABLE to gRPC; connections of a TCPRoute or TLSRoute are closed"
             }
         })
     }

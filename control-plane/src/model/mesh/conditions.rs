@@ -25,7 +25,8 @@ pub struct ConditionContext<'a> {
 }
 
 impl ConditionContext<'_> {
-    /// Of anything but a route, whose conditions are [`super::route_status`]'s.
+    /// Of anything but routes and BackendTLSPolicies, whose conditions are [`super::route_status`]'s and
+    /// [`super::backend_tls_status`]'s.
     pub fn conditions(&self, object: &Object) -> Vec<Condition> {
         let mut all = match object {
             Object::Service(it) => {
@@ -57,7 +58,9 @@ impl ConditionContext<'_> {
                     }),
                 }
             }
-            Object::Route(_) | Object::Grant(_) => Vec::new(),
+            Object::Route(_) | Object::Grant(_) | Object::BackendTls(_) | Object::ConfigMap(_) => {
+                Vec::new()
+            }
             Object::Authorization(it) => vec![self.target(&it.meta.namespace, &it.targets)],
             Object::Mesh(it) => vec![self.mesh_policy(&it.meta, &it.targets)],
             Object::Backend(it) => vec![self.backend_policy(&it.meta, &it.targets)],

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::backend_tls::BackendTls;
 use super::endpoints::{resolve_port, retargeted};
 use super::objects::Objects;
 use super::{Mesh, PortEntry, ServiceEntry, WorkloadEntry, join};
@@ -48,16 +49,40 @@ impl Mesh {
         entry: &'a WorkloadEntry,
         port: u16,
     ) -> Option<&'a Arc<BackendPolicy>> {
+        let headless = self.headless_ports(entry, port);
+        let policies = headless.filter_map(|(service, _)| service.policy.as_ref());
+        policies.min_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()))
+    }
+
+    /// What the app behind a port of a workload speaks to callers of the workload's own address, by a
+    /// BackendTLSPolicy: that of the headless service that has it among its endpoints, of several
+    /// services the first by name.
+    pub fn tls_at<'a>(
+        &'a self,
+        entry: &'a WorkloadEntry,
+        port: u16,
+    ) -> Option<&'a Arc<BackendTls>> {
+        let mut headless = self.headless_ports(entry, port);
+        headless.find_map(|(_, port)| port.tls.as_ref())
+    }
+
+    /// Ports of headless services that lead to a port of a workload at its own address.
+    fn headless_ports<'a>(
+        &'a self,
+        entry: &'a WorkloadEntry,
+        port: u16,
+    ) -> impl Iterator<Item = (&'a Arc<ServiceEntry>, &'a PortEntry)> {
         let workload = &entry.workload;
         let key = workload.meta.key();
-        let headless = self.own_services(entry).filter(|service| {
-            let mut ports = service.ports.iter();
-            service.service.headless
-                && service.has_member(&key)
-                && ports.any(|it| service.targets(it, workload).contains(&port))
-        });
-        let policies = headless.filter_map(|service| service.policy.as_ref());
-        policies.min_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()))
+        let headless = self
+            .own_services(entry)
+            .filter(move |service| service.service.headless && service.has_member(&key));
+        headless.flat_map(move |service| {
+            let ports = service.ports.iter();
+            ports
+                .filter(move |it| service.targets(it, workload).contains(&port))
+                .map(move |it| (service, it))
+        })
     }
 }
 

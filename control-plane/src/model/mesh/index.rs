@@ -30,6 +30,8 @@ pub enum Facet {
     Backend(Key),
     /// Routes of other namespaces that send to one.
     Crossing(String),
+    /// Policies that trust the certificates of a ConfigMap.
+    CaOf(Key),
     /// ReferenceGrants of a namespace.
     Grant(String),
     /// Policies of a kind whose target is a service.
@@ -202,6 +204,14 @@ fn facets(object: &Object, vips: &[IpAddr]) -> Vec<Facet> {
         }
         Object::Route(it) => route(it),
         Object::Grant(it) => vec![Facet::Grant(it.meta.namespace.clone())],
+        Object::BackendTls(it) => {
+            let namespace = &it.meta.namespace;
+            let mut all = Facet::of_policy(Kind::BackendTlsPolicy, namespace, &it.targets);
+            let maps = it.config_maps();
+            all.extend(maps.map(|name| Facet::CaOf(Key::new(namespace, name))));
+            all
+        }
+        Object::ConfigMap(_) => Vec::new(),
         Object::Authorization(it) => {
             Facet::of_policy(Kind::AuthorizationPolicy, &it.meta.namespace, &it.targets)
         }

@@ -2,19 +2,24 @@
 //!
 //! - [`builder`]: the next state from the last and a [`change`], at the cost of what it concerns:
 //!   [`objects`] and their [`index`] find that, [`affected`] gathers it
-//! - [`attach`]: which route governs which service; [`join`]: which workloads a service selects;
+//! - [`attach`]: which route governs which service; [`backend`]: where it may send;
+//!   [`server_names`]: which TLSRoute has which; [`backend_tls`]: the TLS of a
+//!   service's apps; [`join`]: which workloads a service selects;
 //!   [`cover`]: which workloads its ports and policies apply to; [`endpoints`]: where its calls go;
 //!   [`ports`]: the protocols of a workload's ports, from all declarations; [`authorization`],
 //!   [`policies`]: which policy applies where; [`hostnames`]: of workloads in headless services
 //! - [`bypass`]: where a caller's connections reach an app without its sidecar
 //! - [`leaving`]: identities that callers accept for a moment after a change; [`vip`]: allotted
 //!   addresses; [`holders`]: which of several objects has an address
-//! - [`status`]: conditions of objects; [`conditions`] and, of routes, [`route_status`]: how they are
-//!   computed
+//! - [`status`]: conditions of objects; [`conditions`], of routes [`route_status`], of BackendTLSPolicies
+//!   [`backend_tls_status`]: how they are computed
 
 pub mod affected;
 pub mod attach;
 pub mod authorization;
+pub mod backend;
+pub mod backend_tls;
+pub mod backend_tls_status;
 pub mod builder;
 pub mod bypass;
 pub mod change;
@@ -30,6 +35,7 @@ pub mod objects;
 pub mod policies;
 pub mod ports;
 pub mod route_status;
+pub mod server_names;
 pub mod status;
 pub mod vip;
 
@@ -40,16 +46,17 @@ use std::sync::Arc;
 use persistent::Map;
 
 use self::authorization::AuthorizationPolicies;
+use self::backend_tls::BackendTls;
 use self::endpoints::{EndpointsBy, Slices};
 use self::status::ObjectStatus;
 use super::manifest::families::Families;
 use super::manifest::grant::ReferenceGrant;
-use super::manifest::object::{Key, Kind, ObjectId};
+use super::manifest::object::{Key, ObjectId};
 use super::manifest::policy::{
     BackendPolicy, Defaults, EgressMode, EscapedSlashes, LogFormat, MeshPolicy, MtlsMode,
     ROOT_NAMESPACE,
 };
-use super::manifest::route::{BackendKind, Destination, Route};
+use super::manifest::route::Route;
 use super::manifest::service::{AppProtocol, PortRef, Service};
 use super::manifest::values::Cidr;
 use super::manifest::workload::Workload;
@@ -145,13 +152,15 @@ pub struct PortEntry {
     pub producers: Vec<Arc<Route>>,
     /// Routes of other namespaces, for callers there; by precedence.
     pub consumers: BTreeMap<String, Vec<Arc<Route>>>,
+    /// What the apps behind it speak, by a BackendTLSPolicy.
+    pub tls: Option<Arc<BackendTls>>,
 }
 
 impl PortEntry {
-    /// Whether both declare the same port, whatever routes govern it.
+    /// Whether both declare the same port, whatever routes govern it and whatever its TLS is like.
     pub fn is_same_port(&self, other: &PortEntry) -> bool {
-        (self.number, &self.name, self.protocol, &self.target)
-            == (other.number, &other.name, other.protocol, &other.target)
+        let of = |it: &Self| (it.number, it.protocol, it.tls.is_some());
+        of(self) == of(other) && (&self.name, &self.target) == (&other.name, &other.target)
     }
 
     /// Routes of a namespace on a port of a service in the namespace `own`.
@@ -162,9 +171,33 @@ impl PortEntry {
         }
     }
 
-    /// The routes that govern calls from `namespace`.
-    pub fn routes_for(&self, namespace: &str) -> &[Arc<Route>] {
+    /// The routes that govern calls from `namespace`; all of one kind, or of requests.
+    fn routes_for(&self, namespace: &str) -> &[Arc<Route>] {
         self.consumers.get(namespace).unwrap_or(&self.producers)
+    }
+
+    /// Those of them that are of requests.
+    pub fn request_routes_for(&self, namespace: &str) -> &[Arc<Route>] {
+        let routes = self.routes_for(namespace);
+        match has_connection_routes(routes) {
+            true => &[],
+            false => routes,
+        }
+    }
+
+    /// Those of them that are of connections.
+    pub fn connection_routes_for(&self, namespace: &str) -> &[Arc<Route>] {
+        let routes = self.routes_for(namespace);
+        match has_connection_routes(routes) {
+            true => routes,
+            false => &[],
+        }
+    }
+
+    /// Whether calls from some namespace are governed by routes of connections.
+    pub fn has_connection_routes(&self) -> bool {
+        let mut groups = std::iter::once(&self.producers).chain(self.consumers.values());
+        groups.any(|routes| has_connection_routes(routes))
     }
 }
 
@@ -182,14 +215,10 @@ pub struct WorkloadEntry {
     pub ports: BTreeMap<u16, AppProtocol>,
 }
 
-/// Why a route's backend cannot be used; such a share answers 500.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BadBackend {
-    /// Its kind and group.
-    InvalidKind(String),
-    RefNotPermitted,
-    UnsupportedProtocol(String),
-    NotFound(String),
+/// Of one group, whose routes are all of connections or all of requests.
+fn has_connection_routes(group: &[Arc<Route>]) -> bool {
+    let first = group.first();
+    first.is_some_and(|route| route.kind.is_connection_route())
 }
 
 impl WorkloadEntry {
@@ -254,72 +283,6 @@ impl Mesh {
             all.insert(format!("spiffe://{domain}/ns/{namespace}/sa/default"));
         }
         all
-    }
-
-    /// What a route's backend or mirror points at.
-    ///
-    /// # Errors
-    /// See [`BadBackend`].
-    pub fn backend(
-        &self,
-        route: &Route,
-        to: &Destination,
-    ) -> Result<(&Arc<ServiceEntry>, u16), BadBackend> {
-        match &to.kind {
-            BackendKind::Service => {}
-            BackendKind::Other(kind) => return Err(BadBackend::InvalidKind(kind.clone())),
-            BackendKind::Unreadable => return Err(BadBackend::InvalidKind("unknown".to_owned())),
-        }
-        if to.namespace != route.meta.namespace && !self.granted(route, to) {
-            return Err(BadBackend::RefNotPermitted);
-        }
-        let key = Key::new(&to.namespace, &to.name);
-        let service = self
-            .service(&key)
-            .ok_or_else(|| BadBackend::NotFound(format!("there is no Service {key}")))?;
-        if let Some(name) = &service.service.external_name {
-            let message =
-                format!("Service {key} is of type ExternalName ({name}): it has no endpoints");
-            return Err(BadBackend::NotFound(message));
-        }
-        let port = to
-            .port
-            .ok_or_else(|| BadBackend::NotFound(format!("Service {key} needs a port here")))?;
-        match service.port(port).map(|entry| entry.protocol) {
-            Some(protocol) if protocol.is_opaque() => Err(BadBackend::UnsupportedProtocol(
-                format!("port {port} of Service {key} is declared to carry TCP or TLS"),
-            )),
-            Some(AppProtocol::Http) if route.kind == Kind::GrpcRoute => {
-                Err(BadBackend::UnsupportedProtocol(format!(
-                    "port {port} of Service {key} is declared to carry HTTP/1.1, and gRPC needs HTTP/2"
-                )))
-            }
-            Some(_) => Ok((service, port)),
-            None => Err(BadBackend::NotFound(format!(
-                "Service {key} has no port {port}"
-            ))),
-        }
-    }
-
-    fn granted(&self, route: &Route, to: &Destination) -> bool {
-        // What the caller addressed itself needs no ReferenceGrant (consumer routes, GEP-1294). A route
-        // that has other parents too could send their callers there.
-        let mut parents = route
-            .parents
-            .iter()
-            .filter(|parent| parent.service)
-            .peekable();
-        let parent = parents.peek().is_some()
-            && parents.all(|parent| parent.namespace == to.namespace && parent.name == to.name);
-        let grants = self
-            .grants
-            .get(&to.namespace)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let kind = route.kind.name();
-        let allows =
-            |grant: &Arc<ReferenceGrant>| grant.allows(kind, &route.meta.namespace, &to.name);
-        parent || grants.iter().any(allows)
     }
 
     /// Policies for a workload, the most specific first.

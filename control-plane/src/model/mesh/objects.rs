@@ -120,6 +120,16 @@ impl Objects {
         by_precedence(found.collect(), of)
     }
 
+    /// Ids of a kind.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<ObjectId>> {
+        let first = ObjectId {
+            kind,
+            key: Key::new("", ""),
+        };
+        let all = self.by_id.range(first..).map(|(id, _)| id);
+        all.take_while(move |id| id.kind == kind)
+    }
+
     /// Services with an EndpointSlice that has one of these addresses.
     pub fn services_at(&self, addresses: &[IpAddr]) -> BTreeSet<&Key> {
         let slices = addresses
@@ -158,11 +168,13 @@ pub fn targets(policy: &Object) -> &[Target] {
         Object::Authorization(it) => &it.targets,
         Object::Mesh(it) => &it.targets,
         Object::Backend(it) => &it.targets,
+        Object::BackendTls(it) => &it.targets,
         Object::Service(_)
         | Object::Slice(_)
         | Object::Workload(_)
         | Object::Route(_)
-        | Object::Grant(_) => &[],
+        | Object::Grant(_)
+        | Object::ConfigMap(_) => &[],
     }
 }
 

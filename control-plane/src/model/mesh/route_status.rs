@@ -2,12 +2,15 @@
 //! API's RouteParentStatus), for each parent that is a Service, and for people in sum.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::attach::{AttachRefusal, attachment};
+use super::attach::{AttachRefusal, attachment, is_carried};
+use super::backend::BadBackend;
 use super::change::{LeftOut, LeftOutEffect, Origin};
 use super::endpoints::EndpointsBy;
+use super::server_names::{self, NameShare};
 use super::status::{Condition, ParentStatus, fields_left_out};
-use super::{BadBackend, Mesh, PortEntry};
+use super::{Mesh, ServiceEntry};
 use crate::model::manifest::object::{Key, Kind};
 use crate::model::manifest::route::{BackendKind, Destination, Parent, Route};
 
@@ -62,15 +65,9 @@ type Outcome = Result<Vec<String>, AttachRefusal>;
 
 fn acceptance(mesh: &Mesh, route: &Route, parent: &Parent) -> Outcome {
     let key = Key::new(&parent.namespace, &parent.name);
-    let entry = mesh.service(&key);
+    let entry = mesh.service(&key).map(|entry| &**entry);
     let attachment = attachment(route, parent, entry.map(|entry| &*entry.service))?;
-    let conflict = |number: &u16| {
-        let port = entry?.port(*number)?;
-        let other = governing_instead(port, route, &key)?;
-        Some(format!(
-            "GRPCRoute {other} governs port {number} of Service {key}"
-        ))
-    };
+    let conflict = |number: &u16| conflict(entry?, *number, route);
     let mut notes: Vec<String> = attachment.ports.iter().filter_map(conflict).collect();
     if notes.len() == attachment.ports.len() {
         return Err(("Conflicted", notes.join("; ")));
@@ -83,22 +80,63 @@ fn acceptance(mesh: &Mesh, route: &Route, parent: &Parent) -> Outcome {
             route.kind
         ));
     }
-    if route.hostnames {
+    notes.extend(shared_names(entry, &attachment.ports, route));
+    if !route.hostnames.is_empty() && !route.kind.is_connection_route() {
         notes.push("hostnames have no effect: the address called says which Service".into());
+    }
+    if route.kind.is_connection_route() && route.rules.len() > 1 {
+        notes.push("only the first of its rules is used: nothing distinguishes the others".into());
     }
     Ok(notes)
 }
 
-/// The GRPCRoute that governs a port in place of `route`.
-fn governing_instead(port: &PortEntry, route: &Route, service: &Key) -> Option<Key> {
-    let group = port.group(&route.meta.namespace, &service.namespace);
-    match route.kind {
-        Kind::GrpcRoute => None,
-        _ => group
-            .iter()
-            .find(|other| other.kind == Kind::GrpcRoute)
-            .map(|other| other.meta.key()),
+/// What governs a port in place of `route`.
+fn conflict(service: &ServiceEntry, number: u16, route: &Route) -> Option<String> {
+    let port = service.port(number)?;
+    let key = service.key();
+    let at = format!("port {number} of Service {key}");
+    let group = port.group(&route.meta.namespace, &key.namespace);
+    let governs = |other: &Route| format!("{} {} governs {at}", other.kind, other.meta.key());
+    if !is_carried(route.kind, port.protocol) {
+        let own = port.producers.first();
+        return own.map(|own| format!("{}, for all callers", governs(own)));
     }
+    match (group.first()?, route.kind) {
+        (first, Kind::TcpRoute) if first.meta.key() != route.meta.key() => Some(governs(first)),
+        (first, kind) if first.kind != kind => Some(governs(first)),
+        (_, Kind::TlsRoute) => {
+            let share = share(group, route).filter(|share| share.names.is_empty())?;
+            let (_, other) = share.lost.first()?;
+            let other = other.meta.key();
+            Some(format!("TLSRoute {other} has its hostnames on {at}"))
+        }
+        _ => None,
+    }
+}
+
+/// The server names that a TLSRoute has on a port, among the routes there.
+fn share<'a>(group: &'a [Arc<Route>], route: &Route) -> Option<NameShare<'a>> {
+    let mut all = server_names::divide(group).into_iter();
+    all.find(|share| share.route.kind == route.kind && share.route.meta.key() == route.meta.key())
+}
+
+/// Where a TLSRoute has some of its hostnames only.
+fn shared_names(entry: Option<&ServiceEntry>, ports: &[u16], route: &Route) -> Vec<String> {
+    let Some(entry) = entry.filter(|_| route.kind == Kind::TlsRoute) else {
+        return Vec::new();
+    };
+    let on = |number: &u16| {
+        let port = entry.port(*number)?;
+        let group = port.group(&route.meta.namespace, &entry.service.meta.namespace);
+        let share = share(group, route).filter(|share| !share.names.is_empty())?;
+        let (name, other) = share.lost.first()?;
+        let (lost, other) = (share.lost.len(), other.meta.key());
+        Some(format!(
+            "on port {number} of Service {} other TLSRoutes have {lost} of its hostnames: {other} has {name}",
+            entry.key()
+        ))
+    };
+    ports.iter().filter_map(on).collect()
 }
 
 /// `Accepted` and, where some rules of an accepted route are invalid, `PartiallyInvalid`.
@@ -140,13 +178,14 @@ fn invalid_rules(route: &Route, left_out: &[LeftOut]) -> InvalidRules {
             LeftOutEffect::RuleDropped(rule) => drop(dropped.insert(rule)),
             LeftOutEffect::RuleFails(rule) => drop(failing.insert(rule)),
             LeftOutEffect::MatchDropped => {}
-            // The last three are of policies.
+            // The last four are of policies.
             LeftOutEffect::ShareFails
             | LeftOutEffect::Unused
             | LeftOutEffect::Bounded
             | LeftOutEffect::RuleRefuses
             | LeftOutEffect::StrictestMode
-            | LeftOutEffect::Strictest => continue,
+            | LeftOutEffect::Strictest
+            | LeftOutEffect::CallsFail => continue,
         }
         messages.push(format!("Dropped Rule: {part}"));
     }

@@ -46,7 +46,8 @@ pub fn fields_left_out(parts: &[LeftOut]) -> Option<Condition> {
     (!messages.is_empty()).then(all)
 }
 
-/// Conditions of a route at one of its parents (Gateway API's RouteParentStatus).
+/// Conditions of a route at one of its parents (Gateway API's RouteParentStatus), or of a policy at one
+/// of its targets (PolicyAncestorStatus).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentStatus {
     pub parent: Parent,
@@ -61,6 +62,6 @@ pub struct ObjectStatus {
     pub origin: Origin,
     /// Of a route in sum; none of one that only another controller handles.
     pub conditions: Vec<Condition>,
-    /// Of a route: those that are Services, in order.
+    /// Of a route: those that are Services, in order. Of a BackendTLSPolicy: its targets.
     pub parents: Vec<ParentStatus>,
 }

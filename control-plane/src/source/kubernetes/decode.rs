@@ -132,12 +132,12 @@ impl<'de> Visitor<'de> for Level {
     }
 }
 
-fn scalar(text: impl Into<Cow<'static, str>>, plain: bool) -> yaml::Node<'static> {
+pub(super) fn scalar(text: impl Into<Cow<'static, str>>, plain: bool) -> yaml::Node<'static> {
     let text = text.into();
     node(Value::Scalar { text, plain })
 }
 
-fn node(value: Value<'static>) -> yaml::Node<'static> {
+pub(super) fn node(value: Value<'static>) -> yaml::Node<'static> {
     yaml::Node {
         place: Place::default(),
         value,

@@ -16,8 +16,12 @@ pub enum WatchedKind {
 }
 
 impl WatchedKind {
+    /// Those of which every object is watched. Of ConfigMaps only those are that policies name.
     pub fn all() -> impl Iterator<Item = Self> {
-        let manifests = Kind::ALL.into_iter().map(WatchedKind::Manifest);
+        let manifests = Kind::ALL
+            .into_iter()
+            .filter(|kind| *kind != Kind::ConfigMap);
+        let manifests = manifests.map(WatchedKind::Manifest);
         [WatchedKind::Node, WatchedKind::Pod]
             .into_iter()
             .chain(manifests)
@@ -41,7 +45,11 @@ impl WatchedKind {
                 Kind::Workload => "workloads",
                 Kind::HttpRoute => "httproutes",
                 Kind::GrpcRoute => "grpcroutes",
+                Kind::TcpRoute => "tcproutes",
+                Kind::TlsRoute => "tlsroutes",
                 Kind::ReferenceGrant => "referencegrants",
+                Kind::BackendTlsPolicy => "backendtlspolicies",
+                Kind::ConfigMap => "configmaps",
                 Kind::AuthorizationPolicy => "authorizationpolicies",
                 Kind::MeshPolicy => "meshpolicies",
                 Kind::BackendPolicy => "backendpolicies",
@@ -51,7 +59,8 @@ impl WatchedKind {
 
     /// Whether every API server has the kind; the others are custom resources.
     pub fn is_builtin(self) -> bool {
-        let builtin = [Kind::Service, Kind::EndpointSlice].map(WatchedKind::Manifest);
+        let builtin = [Kind::Service, Kind::EndpointSlice, Kind::ConfigMap];
+        let builtin = builtin.map(WatchedKind::Manifest);
         matches!(self, WatchedKind::Node | WatchedKind::Pod) || builtin.contains(&self)
     }
 

@@ -5,14 +5,15 @@
 //! Removing a part must not allow more than before: a match is removed with its rule; a rule whose
 //! filter is unknown answers 500, as Gateway API requires; an invalid rule of an Allow policy is
 //! removed, one of a Deny policy denies everything; a policy with too many invalid parts is as
-//! strict as possible for its targets (`policy`).
+//! strict as possible for its targets; a BackendTLSPolicy that does not say how certificates are verified
+//! makes calls fail (`policy`).
 
 mod policy;
 
-use std::borrow::Cow;
+use xds_proto::yaml::{Node, Value};
 
-use xds_proto::yaml::{Node, Place, Value};
-
+use super::decode::{node, scalar};
+use super::removed::{Removed, element};
 use crate::model::manifest::object::{FieldError, Kind};
 use crate::model::manifest::read::{self, Object, ReadError};
 use crate::model::manifest::reference::UNREADABLE;
@@ -65,34 +66,6 @@ pub fn read(kind: Kind, mut node: Node<'static>) -> (Option<Object>, Vec<LeftOut
     (read::object(kind, &node).ok(), left_out)
 }
 
-/// Elements removed from lists: path of the list and index, in the order of removal.
-#[derive(Default)]
-struct Removed(Vec<(String, usize)>);
-
-impl Removed {
-    /// The path in the original object.
-    fn original(&self, path: &str) -> String {
-        let mut path = path.to_owned();
-        for (list, gone) in self.0.iter().rev() {
-            if let Some((index, rest)) = element(&path, list)
-                && index >= *gone
-            {
-                path = format!("{list}[{}]{rest}", index + 1);
-            }
-        }
-        path
-    }
-}
-
-/// The index of the element of `list` that a path leads through, and the rest of the path.
-fn element<'p>(path: &'p str, list: &str) -> Option<(usize, &'p str)> {
-    let (index, rest) = path
-        .strip_prefix(list)?
-        .strip_prefix('[')?
-        .split_once(']')?;
-    Some((index.parse().ok()?, rest))
-}
-
 /// What it does that a part is taken out.
 #[derive(Clone, Copy)]
 enum Repaired {
@@ -108,6 +81,7 @@ enum Repaired {
     RuleDropped,
     RuleFails,
     ShareFails,
+    CallsFail,
 }
 
 impl Repaired {
@@ -124,6 +98,7 @@ impl Repaired {
             Repaired::RuleDropped => LeftOutEffect::RuleDropped(rule),
             Repaired::RuleFails => LeftOutEffect::RuleFails(rule),
             Repaired::ShareFails => LeftOutEffect::ShareFails,
+            Repaired::CallsFail => LeftOutEffect::CallsFail,
         }
     }
 }
@@ -138,10 +113,11 @@ impl Repair<'_> {
     /// without it.
     fn take_out(&mut self, path: &str, removed: &mut Removed) -> Option<Repaired> {
         match self.kind {
-            Kind::HttpRoute | Kind::GrpcRoute => self.of_route(path, removed),
-            Kind::AuthorizationPolicy | Kind::MeshPolicy | Kind::BackendPolicy => {
-                self.of_policy(path, removed)
-            }
+            kind if kind.is_route() => self.of_route(path, removed),
+            Kind::AuthorizationPolicy
+            | Kind::MeshPolicy
+            | Kind::BackendPolicy
+            | Kind::BackendTlsPolicy => self.of_policy(path, removed),
             _ => self.of_others(path, removed).then_some(Repaired::Unused),
         }
     }
@@ -173,7 +149,7 @@ impl Repair<'_> {
         if let Some((list, index)) = path.strip_suffix(']').and_then(|it| it.rsplit_once('['))
             && let Ok(index) = index.parse()
         {
-            removed.0.push((list.to_owned(), index));
+            removed.add(list, index);
         }
         true
     }
@@ -185,6 +161,13 @@ impl Repair<'_> {
         }
         if matches!(path, "spec.parentRefs" | "spec.rules") {
             return None;
+        }
+        if self.kind == Kind::TlsRoute && path.starts_with("spec.hostnames") {
+            // Without any it would match every name.
+            let (index, _) = element(path, "spec.hostnames")?;
+            let others = self.elements("spec.hostnames") > 1;
+            let gone = others && self.remove(&format!("spec.hostnames[{index}]"), removed);
+            return gone.then_some(Repaired::MatchDropped);
         }
         let Some((index, rest)) = element(path, "spec.rules") else {
             return self.remove(path, removed).then_some(Repaired::Unused);
@@ -259,24 +242,13 @@ fn text(text: &'static str) -> Node<'static> {
     scalar(text, false)
 }
 
-fn scalar(text: impl Into<Cow<'static, str>>, plain: bool) -> Node<'static> {
-    let text = text.into();
-    node(Value::Scalar { text, plain })
-}
-
-fn node(value: Value<'static>) -> Node<'static> {
-    Node {
-        place: Place::default(),
-        value,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
     use crate::model::manifest::authorization::{Action, AuthorizationPolicy, AuthorizationRule};
+    use crate::model::manifest::backend_tls_policy::{CaRef, CaSource};
     use crate::model::manifest::policy::{EgressMode, MtlsMode};
     use crate::model::manifest::route::{BackendKind, Route};
     use crate::source::kubernetes::decode::Manifest;
@@ -398,6 +370,73 @@ mod tests {
         assert_eq!(backends, [0, 0, 1]);
         assert!(it.rules[0].filters.rewrite.is_none());
         assert_eq!(left_out, ["spec.rules[0].filters", "spec.rules[1].filters"]);
+    }
+
+    #[test]
+    fn a_tls_route_never_matches_more_names() {
+        let tls = |hostnames: Json| {
+            let rules = json!([{"backendRefs": [{"name": "a", "port": 443}, {"name": "b", "port": 443, "x": 1}]}]);
+            parts(
+                Kind::TlsRoute,
+                json!({"parentRefs": [], "hostnames": hostnames, "rules": rules}),
+            )
+        };
+        let (object, left_out) = tls(json!(["a.example", "10.0.0.1", "*.b.example", "A"]));
+        let Some(Object::Route(route)) = object else {
+            panic!("{left_out:?}")
+        };
+        assert_eq!(route.hostnames, ["a.example", "*.b.example"]);
+        let shares = route.rules[0].backends.iter();
+        let shares: Vec<_> = shares.map(|it| it.to.kind.clone()).collect();
+        assert_eq!(shares, [BackendKind::Service, BackendKind::Unreadable]);
+        let expected = [
+            "spec.rules[0].backendRefs[1].x",
+            "spec.hostnames[1]",
+            "spec.hostnames[3]",
+        ];
+        assert_eq!(left_out, expected);
+        for none in [json!(["10.0.0.1"]), json!("a.example")] {
+            assert_eq!(tls(none).0, None, "without names it would match all");
+        }
+    }
+
+    #[test]
+    fn a_policy_that_does_not_say_how_to_verify_trusts_nothing() {
+        let nothing = || CaSource::Refs(vec![CaRef::Unreadable]);
+        let target = json!([{"group": "", "kind": "Service", "name": "s"}]);
+        let policy = |validation: Json| {
+            let spec = json!({"targetRefs": target, "validation": validation, "newer": 1});
+            match parts(Kind::BackendTlsPolicy, spec) {
+                (Some(Object::BackendTls(policy)), left_out) => (policy, left_out),
+                (other, left_out) => panic!("{other:?} {left_out:?}"),
+            }
+        };
+        let (good, left_out) =
+            policy(json!({"hostname": "a.example", "wellKnownCACertificates": "System"}));
+        assert_eq!((&good.trust, left_out.len()), (&CaSource::System, 1));
+        for validation in [
+            json!({"hostname": "a.example", "wellKnownCACertificates": "Galaxy"}),
+            json!({"hostname": "10.0.0.1", "wellKnownCACertificates": "System"}),
+            json!({"hostname": "a.example"}),
+            json!({"hostname": "a.example", "wellKnownCACertificates": "System", "subjectAltNames": [{"type": "Email"}]}),
+            json!({"hostname": "a.example", "wellKnownCACertificates": "System", "depth": 3}),
+            json!(3),
+            json!(null),
+        ] {
+            let (policy, left_out) = policy(validation.clone());
+            assert_eq!(policy.trust, nothing(), "{validation} {left_out:?}");
+        }
+        let read = |spec: Json| match parts(Kind::BackendTlsPolicy, spec) {
+            (Some(Object::BackendTls(policy)), _) => policy.trust.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(read(json!({"targetRefs": target})), nothing());
+        let system = json!({"hostname": "a.example", "wellKnownCACertificates": "System"});
+        let mut many = json!({"targetRefs": target, "validation": system});
+        for index in 0..=MAX_PARTS {
+            many[format!("newer{index}")] = json!(1);
+        }
+        assert_eq!(read(many), nothing());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! - [`connect`]: kubeconfig, or a pod's service account; [`kinds`]: what is watched, in which versions
 //! - `watch`: the objects of one kind, listed and watched; [`decode`]: stripped while they are decoded
-//! - `pod`: a Pod into a Workload; [`lenient`]: manifests with invalid parts
+//! - `pod`: a Pod into a Workload; [`lenient`]: manifests with invalid parts; `removed`: where the others
+//!   stood; `named`: the ConfigMaps that policies name
 //! - `state`: the objects that were reported, and what has changed since
 //! - [`status`]: conditions of objects, written into their status
 
@@ -11,7 +12,9 @@ pub mod connect;
 pub mod decode;
 pub mod kinds;
 pub mod lenient;
+mod named;
 mod pod;
+mod removed;
 mod state;
 pub mod status;
 mod watch;
@@ -21,7 +24,7 @@ use std::time::Duration;
 
 use kube::Client;
 use tokio::sync::mpsc;
-use tokio::task::{self, JoinSet};
+use tokio::task::{self, AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 use self::kinds::WatchedKind;
@@ -29,6 +32,7 @@ use self::state::ClusterState;
 use self::status::Statuses;
 use self::watch::Event;
 use super::{Observed, Source, SourceError};
+use crate::model::manifest::object::Key;
 use crate::model::manifest::values::Cidr;
 
 /// When no event has come for this long, the change is taken to be complete.
@@ -51,9 +55,16 @@ pub struct Cluster {
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
     tasks: JoinSet<()>,
-    /// The kind that a task watches.
-    watching: HashMap<task::Id, WatchedKind>,
+    /// What a task watches.
+    watching: HashMap<task::Id, WatchTask>,
+    config_maps: HashMap<Key, AbortHandle>,
     complete: bool,
+}
+
+#[derive(Clone, Debug)]
+enum WatchTask {
+    Kind(WatchedKind),
+    ConfigMap(Key),
 }
 
 impl Cluster {
@@ -69,6 +80,7 @@ impl Cluster {
             sender,
             tasks: JoinSet::new(),
             watching: HashMap::new(),
+            config_maps: HashMap::new(),
             complete: false,
         };
         for watched in WatchedKind::all() {
@@ -103,7 +115,40 @@ impl Cluster {
             tokio::time::sleep(after).await;
             watch::follow(client, watched, sender).await;
         });
-        self.watching.insert(task.id(), watched);
+        self.watching.insert(task.id(), WatchTask::Kind(watched));
+    }
+
+    fn watch_config_map(&mut self, key: Key, after: Duration) {
+        let (client, sender) = (self.client.clone(), self.sender.clone());
+        let of = key.clone();
+        let task = self.tasks.spawn(async move {
+            tokio::time::sleep(after).await;
+            watch::follow_config_map(client, of, sender).await;
+        });
+        let watching = WatchTask::ConfigMap(key.clone());
+        self.watching.insert(task.id(), watching);
+        self.config_maps.insert(key, task);
+    }
+
+    /// Takes in an event; watches the ConfigMaps that are named then, and no other.
+    fn take_in(&mut self, event: Event) {
+        self.state.take_in(event);
+        let Some(named) = self.state.named.changed() else {
+            return;
+        };
+        self.config_maps.retain(|key, task| {
+            let stays = named.contains(key);
+            if !stays {
+                self.watching.remove(&task.id());
+                task.abort();
+            }
+            stays
+        });
+        for key in named {
+            if !self.config_maps.contains_key(&key) {
+                self.watch_config_map(key, Duration::ZERO);
+            }
+        }
     }
 
     /// The next event; a kind whose task ended is watched again.
@@ -117,9 +162,16 @@ impl Cluster {
                 Ok((id, ())) => *id,
                 Err(error) => error.id(),
             };
-            if let Some(watched) = self.watching.remove(&id) {
-                tracing::error!(kind = %watched, "its watch ended; everything of it is listed again");
-                self.watch(watched, AFTER_PANIC);
+            match self.watching.remove(&id) {
+                Some(WatchTask::Kind(watched)) => {
+                    tracing::error!(kind = %watched, "its watch ended; everything of it is listed again");
+                    self.watch(watched, AFTER_PANIC);
+                }
+                Some(WatchTask::ConfigMap(key)) => {
+                    tracing::error!(config_map = %key, "its watch ended; it is read again");
+                    self.watch_config_map(key, AFTER_PANIC);
+                }
+                None => {}
             }
         }
     }
@@ -128,10 +180,13 @@ impl Cluster {
         let mut log_at = Instant::now() + LOG_EVERY;
         while !self.complete {
             match timeout_at(log_at, self.event()).await {
-                Ok(event) => self.state.take_in(event?),
+                Ok(event) => self.take_in(event?),
                 Err(_) => {
                     let missing = self.state.missing();
-                    let missing: Vec<_> = missing.iter().map(WatchedKind::to_string).collect();
+                    let mut missing: Vec<_> = missing.iter().map(WatchedKind::to_string).collect();
+                    if !self.state.named.are_looked_for() {
+                        missing.push("the configmaps that policies name".to_owned());
+                    }
                     tracing::warn!(
                         cluster = self.name,
                         "waiting for the API server to list {}",
@@ -140,7 +195,9 @@ impl Cluster {
                     log_at = Instant::now() + LOG_EVERY;
                 }
             }
-            self.complete = self.state.missing().is_empty();
+            // Policies without the certificates that they name would make calls fail.
+            let looked_for = self.state.named.are_looked_for();
+            self.complete = looked_for && self.state.missing().is_empty();
         }
         Ok(())
     }
@@ -154,12 +211,12 @@ impl Source for Cluster {
         }
         loop {
             let event = self.event().await?;
-            self.state.take_in(event);
+            self.take_in(event);
             let latest = Instant::now() + LATEST;
             while Instant::now() < latest {
                 let quiet = Instant::now() + QUIET;
                 match timeout_at(quiet.min(latest), self.event()).await {
-                    Ok(event) => self.state.take_in(event?),
+                    Ok(event) => self.take_in(event?),
                     Err(_) => break,
                 }
             }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::kinds::WatchedKind;
+use super::named::NamedConfigMaps;
 use super::status::Statuses;
 use super::status::document::UnreadVersion;
 use super::watch::{Decoded, Event};
@@ -30,7 +31,10 @@ pub struct ClusterState {
     errors_differ: bool,
     /// What objects say of themselves.
     pub statuses: Statuses,
+    pub named: NamedConfigMaps,
 }
+
+const CONFIG_MAPS: WatchedKind = WatchedKind::Manifest(Kind::ConfigMap);
 
 /// An object in service.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +83,8 @@ impl ClusterState {
                 self.kinds.entry(kind).or_default().seen = Some(HashSet::new());
                 self.put_errors(kind, &Key::new("", ""), Vec::new());
             }
+            // It was queued before the last policy that named it was gone.
+            Event::Set(CONFIG_MAPS, key, _) if !self.named.contains(&key) => {}
             Event::Set(kind, key, found) => {
                 let keys = self.kinds.entry(kind).or_default();
                 if let Some(seen) = &mut keys.seen {
@@ -97,6 +103,7 @@ impl ClusterState {
                 };
                 self.put_errors(kind, &Key::new("", ""), vec![error]);
             }
+            Event::Looked(key) => self.named.looked_for(&key),
             Event::Gone(kind, key) => {
                 self.kinds.entry(kind).or_default().known.remove(&key);
                 self.remove(kind, &key);
@@ -161,6 +168,9 @@ impl ClusterState {
                 }
                 // An object that is invalid as a whole stays in service as it was last.
                 if let Some(object) = object {
+                    if of == Kind::BackendTlsPolicy {
+                        self.name_config_maps(&id.key, Some(&object));
+                    }
                     let served = Served::new(object, details);
                     match of {
                         Kind::Workload => self.place_machine(id, served),
@@ -180,6 +190,9 @@ impl ClusterState {
                 let id = ObjectId { kind: of, key };
                 self.statuses.report(&id, None);
                 self.put_errors(kind, &id.key, Vec::new());
+                if of == Kind::BackendTlsPolicy {
+                    self.name_config_maps(&id.key, None);
+                }
                 let machine = of == Kind::Workload;
                 if machine {
                     self.machines.remove(&id.key);
@@ -188,6 +201,13 @@ impl ClusterState {
                     self.serve(id, None);
                 }
             }
+        }
+    }
+
+    /// A policy names other ConfigMaps than before; those that none names any more are removed.
+    fn name_config_maps(&mut self, policy: &Key, object: Option<&Object>) {
+        for key in self.named.set(policy, object) {
+            self.remove(CONFIG_MAPS, &key);
         }
     }
 

@@ -19,7 +19,7 @@ use super::decode::{Manifest, Node, Pod};
 use super::kinds::WatchedKind;
 use super::status::{self, document};
 use super::{lenient, pod};
-use crate::model::manifest::object::Key;
+use crate::model::manifest::object::{Key, Kind};
 use crate::model::manifest::read::Object;
 use crate::model::manifest::workload::{Locality, Workload};
 use crate::model::mesh::change::ClusterDetails;
@@ -69,6 +69,8 @@ pub enum Event {
     Listed(WatchedKind),
     /// The API server does not have the kind now, which had objects; they are kept.
     Missing(WatchedKind),
+    /// The API server was asked for a ConfigMap; before this comes what it has.
+    Looked(Key),
 }
 
 /// What is kept of an object.
@@ -265,6 +267,55 @@ where
         }
     }
     Ended::Resync
+}
+
+const CONFIG_MAPS: WatchedKind = WatchedKind::Manifest(Kind::ConfigMap);
+
+/// Follows one ConfigMap. Ends when the receiver is gone.
+pub async fn follow_config_map(client: Client, key: Key, to: mpsc::Sender<Event>) {
+    let Some(resource) = CONFIG_MAPS.resources().next() else {
+        return;
+    };
+    let api: Api<Manifest> = Api::namespaced_with(client, &key.namespace, &resource);
+    let config = watcher::Config::default().timeout(WATCH);
+    let config = config.fields(&format!("metadata.name={}", key.name));
+    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    let decode = manifest(CONFIG_MAPS);
+    let (mut found, mut failing) = (false, false);
+    while let Some(event) = events.next().await {
+        let failed_before = std::mem::replace(&mut failing, event.is_err());
+        let event = match event {
+            Ok(watcher::Event::Init) => {
+                found = false;
+                continue;
+            }
+            Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
+                found = true;
+                Event::Set(CONFIG_MAPS, key.clone(), decode(&key, object))
+            }
+            Ok(watcher::Event::InitDone) if found => Event::Looked(key.clone()),
+            Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => {
+                Event::Gone(CONFIG_MAPS, key.clone())
+            }
+            // Else the first report would wait for a right that was not granted.
+            Err(error) => {
+                if !failed_before {
+                    tracing::warn!(config_map = %key, %error, "{}", advice(&error));
+                }
+                match status_of(&error) {
+                    Some(status) if status.code == FORBIDDEN => Event::Looked(key.clone()),
+                    _ => continue,
+                }
+            }
+        };
+        let gone = matches!(event, Event::Gone(..));
+        if to.send(event).await.is_err() {
+            return;
+        }
+        if gone && to.send(Event::Looked(key.clone())).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// The namespace is empty for objects that have none.

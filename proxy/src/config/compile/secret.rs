@@ -157,6 +157,7 @@ pub fn validation(
             Some(bundle.map_err(|e| at.error(e))?)
         }
         (None, None) if crl.is_some() => return at.field("crl").fail("needs trusted_ca"),
+        (None, None) if m.system_root_certs.is_some() => Some(TrustBundle::system()),
         (None, None) => None,
     };
     // Without roots the names would be read from certificates that any client can make itself.
@@ -196,7 +197,6 @@ pub fn peer_rules(
     unsupported!(
         at,
         ca_certificate_provider_instance,
-        system_root_certs,
         watched_directory,
         verify_certificate_spki,
         verify_certificate_hash,
@@ -206,7 +206,7 @@ pub fn peer_rules(
         trust_chain_verification,
         only_verify_leaf_cert_crl,
     );
-    elsewhere!(trusted_ca, crl, custom_validator_config);
+    elsewhere!(trusted_ca, system_root_certs, crl, custom_validator_config);
     ignored!(
         "the list of accepted authorities is never sent",
         suppress_client_ca_list

@@ -288,6 +288,7 @@ fn peer_validation(
                 Some(m) => {
                     let at = at.field("default_validation_context");
                     if m.trusted_ca.is_some()
+                        || m.system_root_certs.is_some()
                         || m.crl.is_some()
                         || m.custom_validator_config.is_some()
                     {

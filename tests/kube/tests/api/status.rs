@@ -62,7 +62,7 @@ impl Drop for ControlPlane {
     }
 }
 
-fn apply(server: &ApiServer, objects: &[Value]) {
+pub(super) fn apply(server: &ApiServer, objects: &[Value]) {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
     let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
     server.kubectl_with(&list.to_string(), &arguments);

@@ -20,6 +20,17 @@ const OBJECTS: &str = "
 {apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: web, namespace: shop},
   spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}}
 ---
+{apiVersion: gateway.networking.k8s.io/v1, kind: TCPRoute, metadata: {name: web, namespace: shop},
+  spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: TLSRoute, metadata: {name: web, namespace: shop},
+  spec: {parentRefs: [{group: '', kind: Service, name: web}], hostnames: [web.example],
+    rules: [{backendRefs: [{name: web, port: 80}]}]}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {name: web, namespace: shop},
+  spec: {targetRefs: [{group: '', kind: Service, name: web}], validation: {hostname: web.example,
+    caCertificateRefs: [{group: '', kind: ConfigMap, name: web-ca}]}}}
+---
 {apiVersion: mesh.anyam.dev/v1alpha1, kind: MeshPolicy, metadata: {name: all, namespace: shop}, spec: {mtls: {mode: Strict}}}
 ---
 {apiVersion: mesh.anyam.dev/v1alpha1, kind: AuthorizationPolicy, metadata: {name: all, namespace: shop},

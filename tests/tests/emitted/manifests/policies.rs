@@ -174,3 +174,35 @@ pub fn backend_policy() -> impl Strategy<Value = Made> {
         ("mesh.anyam.dev/v1alpha1", "BackendPolicy", namespace, spec)
     })
 }
+
+/// There is no ConfigMap: half of these make calls fail.
+pub fn backend_tls_policy() -> impl Strategy<Value = Made> {
+    let trust = select(
+        &[
+            r#"{"wellKnownCACertificates": "System"}"#,
+            r#"{"caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "ca"}]}"#,
+        ][..],
+    );
+    let names = select(
+        &[
+            "[]",
+            r#"[{"type": "Hostname", "hostname": "*.a.example"}, {"type": "URI", "uri": "spiffe://a/b"}]"#,
+        ][..],
+    );
+    let port = option::of(select(&["x", "grpc-y", "tcp"][..]));
+    (namespace(), name(), port, trust, names).prop_map(|(namespace, name, port, trust, names)| {
+        let mut target = json!({"group": "", "kind": "Service", "name": name});
+        if let Some(port) = port {
+            target["sectionName"] = port.into();
+        }
+        let mut validation: Value = serde_json::from_str(trust).unwrap();
+        validation["hostname"] = "a.example".into();
+        validation["subjectAltNames"] = serde_json::from_str(names).unwrap();
+        (
+            "gateway.networking.k8s.io/v1",
+            "BackendTLSPolicy",
+            namespace,
+            json!({"targetRefs": [target], "validation": validation}),
+        )
+    })
+}

@@ -273,8 +273,38 @@ pub fn route(grpc: bool) -> BoxedStrategy<Made> {
         .boxed()
 }
 
+/// A TCPRoute, or a TLSRoute.
+pub fn connection_route(tls: bool) -> BoxedStrategy<Made> {
+    let backend = (backend_ref(), option::of(0..100u32)).prop_map(|(mut backend, weight)| {
+        if let Some(weight) = weight {
+            backend["weight"] = weight.into();
+        }
+        backend
+    });
+    let parent = (name(), namespace(), select(&PORTS[..])).prop_map(|(name, namespace, port)| {
+        json!({"group": "", "kind": "Service", "name": name, "namespace": namespace, "port": port})
+    });
+    let hostnames = list(one_of(&["a.example", "*.a.example", "b.example"]), 3);
+    let kind = if tls { "TLSRoute" } else { "TCPRoute" };
+    (
+        namespace(),
+        some(parent.boxed(), 2),
+        list(backend.boxed(), 3),
+        hostnames,
+    )
+        .prop_map(move |(namespace, parents, backends, hostnames)| {
+            let mut spec = json!({"parentRefs": parents, "rules": [{"backendRefs": backends}]});
+            if tls {
+                spec["hostnames"] = hostnames;
+            }
+            ("gateway.networking.k8s.io/v1", kind, namespace, spec)
+        })
+        .boxed()
+}
+
 pub fn grant() -> impl Strategy<Value = Made> {
-    (namespace(), select(&["HTTPRoute", "GRPCRoute"][..])).prop_map(|(to, kind)| {
+    let kinds = ["HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"];
+    (namespace(), select(kinds.to_vec())).prop_map(|(to, kind)| {
         let from = NAMESPACES.map(|namespace| {
             json!({"group": "gateway.networking.k8s.io", "kind": kind, "namespace": namespace})
         });

@@ -4,6 +4,7 @@ use xds_proto::yaml::{Node, Value};
 
 use super::{Removed, Repair, Repaired, element, node, text};
 use crate::model::manifest::object::Kind;
+use crate::model::manifest::reference::UNREADABLE;
 
 /// What the reader knows at the top of a manifest.
 const TOP: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
@@ -39,6 +40,12 @@ impl Repair<'_> {
             }
             Kind::AuthorizationPolicy => self.of_authorization(path, removed),
             Kind::MeshPolicy => self.of_mesh_policy(path, removed),
+            Kind::BackendTlsPolicy if path.starts_with("spec.validation") => {
+                self.distrust().then_some(Repaired::CallsFail)
+            }
+            Kind::BackendTlsPolicy if path == "spec" => {
+                self.make_strictest().then_some(Repaired::CallsFail)
+            }
             _ => self.remove(path, removed).then_some(Repaired::Unused),
         }
     }
@@ -126,6 +133,16 @@ impl Repair<'_> {
         !(is_set && alone)
     }
 
+    /// A BackendTLSPolicy whose certificates cannot be verified as it says trusts none: its services are
+    /// not called.
+    fn distrust(&mut self) -> bool {
+        let Some(validation) = self.node.at_mut("spec.validation") else {
+            return false;
+        };
+        *validation = untrusting();
+        true
+    }
+
     /// The action of an AuthorizationPolicy; Allow if it has none that is known.
     fn action(&mut self) -> &'static str {
         let action = self.node.at_mut("spec.action");
@@ -159,6 +176,7 @@ impl Repair<'_> {
                     }
                 }
             }
+            Kind::BackendTlsPolicy => spec.push((text("validation"), untrusting())),
             _ => return false,
         }
         let Some(whole) = self.node.at_mut("spec") else {
@@ -175,6 +193,18 @@ fn strictest_rules(action: &str) -> Vec<Node<'static>> {
         "Allow" => Vec::new(),
         _ => vec![node(Value::Mapping(Vec::new()))],
     }
+}
+
+/// `validation` of a BackendTLSPolicy that no certificate passes.
+fn untrusting() -> Node<'static> {
+    let (kind, group) = UNREADABLE;
+    let entries = [("kind", kind), ("group", group), ("name", "unreadable")];
+    let entries = entries.map(|(name, value)| (text(name), text(value)));
+    let refs = node(Value::Sequence(vec![node(Value::Mapping(entries.into()))]));
+    node(Value::Mapping(vec![
+        (text("caCertificateRefs"), refs),
+        (text("hostname"), text("unreadable")),
+    ]))
 }
 
 fn empty_list() -> Node<'static> {

@@ -15,11 +15,37 @@ use crate::model::mesh::status::{Condition, ObjectStatus, fields_left_out};
 
 /// `controllerName` of our entries.
 pub const CONTROLLER: &str = "mesh.anyam.dev/control";
-/// Condition types that Gateway API defines. Others that we set on routes have our domain as prefix.
+/// Condition types that Gateway API defines. Others that we set on its kinds have our domain as prefix.
 const STANDARD: [&str; 3] = ["Accepted", "ResolvedRefs", "PartiallyInvalid"];
 const DOMAIN: &str = "mesh.anyam.dev/";
 /// Bytes of a condition's message; the API server takes 32 KiB.
 const MAX_MESSAGE: usize = 8 << 10;
+
+/// A list of conditions by what they are about, in the status of some kinds.
+#[derive(Clone, Copy, Debug)]
+struct EntryList {
+    field: &'static str,
+    /// Of an entry: what it is about.
+    about: &'static str,
+    /// Entries that the API server takes.
+    most: usize,
+}
+
+/// `None`: the status has conditions of the object as a whole.
+fn entry_list(kind: Kind) -> Option<EntryList> {
+    match kind {
+        Kind::BackendTlsPolicy => Some(EntryList {
+            field: "ancestors",
+            about: "ancestorRef",
+            most: 16,
+        }),
+        kind => kind.is_route().then_some(EntryList {
+            field: "parents",
+            about: "parentRef",
+            most: 32,
+        }),
+    }
+}
 
 /// The status that an object should have.
 #[derive(Debug)]
@@ -30,12 +56,11 @@ pub struct DesiredStatus<'a> {
 
 #[derive(Debug)]
 enum Content<'a> {
-    /// `status.parents`
-    Parents(Vec<(Json, &'a [Condition])>),
+    Entries(EntryList, Vec<(Json, &'a [Condition])>),
     /// `status.conditions`
     Conditions(Vec<Cow<'a, Condition>>),
-    /// `status.parents`: the one condition at each parent that has an entry of ours.
-    EachParent(Condition),
+    /// The one condition in each entry of ours.
+    EachEntry(EntryList, Condition),
 }
 
 /// A version of an object that cannot be read as a whole.
@@ -65,13 +90,13 @@ impl UnreadVersion {
 
 impl<'a> DesiredStatus<'a> {
     pub fn of(status: &'a ObjectStatus) -> Self {
-        let content = match status.id.kind {
-            Kind::HttpRoute | Kind::GrpcRoute => {
+        let content = match entry_list(status.id.kind) {
+            Some(list) => {
                 let parents = status.parents.iter();
                 let entry = parents.map(|it| (parent_ref(&it.parent), &*it.conditions));
-                Content::Parents(entry.collect())
+                Content::Entries(list, entry.collect())
             }
-            _ => {
+            None => {
                 let fields = fields_left_out(status.origin.left_out());
                 let all = status.conditions.iter().map(Cow::Borrowed);
                 Content::Conditions(all.chain(fields.map(Cow::Owned)).collect())
@@ -83,13 +108,13 @@ impl<'a> DesiredStatus<'a> {
         }
     }
 
-    /// Of a version that cannot be read. The parents of such a route are those that have an entry: there
-    /// is none if no version of it was ever read.
+    /// Of a version that cannot be read. The parents of such a route, or targets of such a policy, are
+    /// those that have an entry: there is none if no version of it was ever read.
     pub fn of_unread(kind: Kind, version: &UnreadVersion) -> Self {
         let condition = Condition::no("Accepted", "Invalid", version.message.clone());
-        let content = match kind {
-            Kind::HttpRoute | Kind::GrpcRoute => Content::EachParent(condition),
-            _ => Content::Conditions(vec![Cow::Owned(condition)]),
+        let content = match entry_list(kind) {
+            Some(list) => Content::EachEntry(list, condition),
+            None => Content::Conditions(vec![Cow::Owned(condition)]),
         };
         DesiredStatus {
             generation: version.generation,
@@ -100,18 +125,18 @@ impl<'a> DesiredStatus<'a> {
     /// The merge patch for a status; `None`: it is as desired. `now`: RFC 3339.
     pub fn merge(&self, status: &Json, now: &str) -> Option<Json> {
         let (field, merged) = match &self.content {
-            Content::Parents(desired) => (
-                "parents",
-                self.parents(list(status, "parents"), desired, now),
-            ),
+            Content::Entries(of, desired) => {
+                let existing = list(status, of.field);
+                (of.field, self.entries(*of, existing, desired, now))
+            }
             Content::Conditions(desired) => {
                 let desired: Vec<&Condition> = desired.iter().map(|it| &**it).collect();
                 let existing = list(status, "conditions");
                 ("conditions", self.conditions(existing, &desired, now))
             }
-            Content::EachParent(condition) => {
-                let existing = list(status, "parents");
-                ("parents", self.each_parent(existing, condition, now))
+            Content::EachEntry(of, condition) => {
+                let existing = list(status, of.field);
+                (of.field, self.each_entry(*of, existing, condition, now))
             }
         };
         let differs = merged.as_slice() != list(status, field);
@@ -125,7 +150,13 @@ impl<'a> DesiredStatus<'a> {
         both.is_some_and(|(present, read)| present > read)
     }
 
-    fn parents(&self, existing: &[Json], desired: &[(Json, &[Condition])], now: &str) -> Vec<Json> {
+    fn entries(
+        &self,
+        of: EntryList,
+        existing: &[Json],
+        desired: &[(Json, &[Condition])],
+        now: &str,
+    ) -> Vec<Json> {
         let mut merged = Vec::new();
         let mut missing: Vec<_> = desired.iter().collect();
         for entry in existing {
@@ -135,33 +166,48 @@ impl<'a> DesiredStatus<'a> {
             }
             let at = missing
                 .iter()
-                .position(|(parent, _)| entry.get("parentRef") == Some(parent));
-            // An entry that is not found is of a parent that was removed, or a duplicate.
-            if let Some((parent, conditions)) = at.map(|at| missing.remove(at)) {
-                merged.push(self.entry(list(entry, "conditions"), parent, conditions, now));
+                .position(|(about, _)| entry.get(of.about) == Some(about));
+            // An entry that is not found is of a reference that was removed, or a duplicate.
+            if let Some((about, conditions)) = at.map(|at| missing.remove(at)) {
+                let existing = list(entry, "conditions");
+                merged.push(self.entry((of, about), existing, conditions, now));
             }
         }
-        for (parent, conditions) in missing {
-            merged.push(self.entry(&[], parent, conditions, now));
+        // Others have the places that are missing; more would make the API server refuse all.
+        let free = of.most.saturating_sub(merged.len());
+        for (about, conditions) in missing.into_iter().take(free) {
+            merged.push(self.entry((of, about), &[], conditions, now));
         }
         merged
     }
 
-    fn each_parent(&self, existing: &[Json], condition: &Condition, now: &str) -> Vec<Json> {
-        let merged = existing.iter().map(|entry| match entry.get("parentRef") {
-            Some(parent) if is_ours(entry) => {
+    fn each_entry(
+        &self,
+        of: EntryList,
+        existing: &[Json],
+        condition: &Condition,
+        now: &str,
+    ) -> Vec<Json> {
+        let merged = existing.iter().map(|entry| match entry.get(of.about) {
+            Some(about) if is_ours(entry) => {
                 let condition = std::slice::from_ref(condition);
-                self.entry(list(entry, "conditions"), parent, condition, now)
+                self.entry((of, about), list(entry, "conditions"), condition, now)
             }
             _ => entry.clone(),
         });
         merged.collect()
     }
 
-    fn entry(&self, existing: &[Json], parent: &Json, desired: &[Condition], now: &str) -> Json {
+    fn entry(
+        &self,
+        (of, about): (EntryList, &Json),
+        existing: &[Json],
+        desired: &[Condition],
+        now: &str,
+    ) -> Json {
         let desired: Vec<&Condition> = desired.iter().collect();
         json!({
-            "parentRef": parent,
+            of.about: about,
             "controllerName": CONTROLLER,
             "conditions": self.conditions(existing, &desired, now),
         })
@@ -209,15 +255,13 @@ impl<'a> DesiredStatus<'a> {
 
 /// The part of a status that is compared with the desired one.
 pub fn own_part(kind: Kind, status: &Json) -> Json {
-    match kind {
-        Kind::HttpRoute | Kind::GrpcRoute => {
-            let ours = list(status, "parents")
-                .iter()
-                .filter(|entry| is_ours(entry));
-            let ours: Vec<Json> = ours.cloned().collect();
-            json!({ "parents": ours })
+    match entry_list(kind) {
+        Some(of) => {
+            let ours = list(status, of.field).iter();
+            let ours: Vec<Json> = ours.filter(|entry| is_ours(entry)).cloned().collect();
+            json!({ of.field: ours })
         }
-        _ => json!({ "conditions": list(status, "conditions") }),
+        None => json!({ "conditions": list(status, "conditions") }),
     }
 }
 
@@ -245,7 +289,7 @@ fn type_of(condition: &Condition) -> Cow<'static, str> {
     }
 }
 
-/// The parentRef as the route has it, with defaults.
+/// The reference as the route has it, with defaults.
 fn parent_ref(parent: &Parent) -> Json {
     let mut fields = Map::new();
     let mut set = |field: &str, value: Json| drop(fields.insert(field.to_owned(), value));
@@ -377,6 +421,35 @@ mod tests {
         assert_eq!(desired.merge(&Json::Null, NOW), None, "nothing to say");
         let existing = json!({"parents": [{"controllerName": CONTROLLER, "parentRef": of_service("s"), "conditions": []}]});
         assert_eq!(desired.merge(&existing, NOW), Some(json!({"parents": []})));
+    }
+
+    #[test]
+    fn targets_of_a_policy_are_ancestors_as_many_as_there_is_room_for() {
+        let policy = |targets: &[(&str, Vec<Condition>)]| ObjectStatus {
+            parents: route(2, targets).parents,
+            ..status(Kind::BackendTlsPolicy, 2, Vec::new())
+        };
+        let both = policy(&[
+            ("s", vec![Condition::accepted()]),
+            ("t", vec![Condition::accepted()]),
+        ]);
+        let desired = DesiredStatus::of(&both);
+        let entry = |name: &str| json!({"controllerName": CONTROLLER, "ancestorRef": of_service(name), "conditions": [is("Accepted", "True", NOW, 2)]});
+        let merged = desired.merge(&Json::Null, NOW).unwrap();
+        assert_eq!(merged, json!({"ancestors": [entry("s"), entry("t")]}));
+        let own = own_part(Kind::BackendTlsPolicy, &merged);
+        assert_eq!(desired.merge(&own, "later"), None);
+        let foreign = json!({"controllerName": "other/c", "ancestorRef": {"name": "gateway"}, "conditions": []});
+        let mut expected = vec![foreign; 15];
+        let others = json!({"ancestors": expected});
+        expected.push(entry("s"));
+        let merged = desired.merge(&others, NOW).unwrap();
+        assert_eq!(merged, json!({"ancestors": expected}));
+        assert_eq!(
+            desired.merge(&merged, "later"),
+            None,
+            "there is no room for the other"
+        );
     }
 
     #[test]

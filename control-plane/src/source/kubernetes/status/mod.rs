@@ -30,11 +30,14 @@ pub fn is_written(kind: Kind) -> bool {
     match kind {
         Kind::HttpRoute
         | Kind::GrpcRoute
+        | Kind::TcpRoute
+        | Kind::TlsRoute
+        | Kind::BackendTlsPolicy
         | Kind::Workload
         | Kind::AuthorizationPolicy
         | Kind::MeshPolicy
         | Kind::BackendPolicy => true,
-        Kind::Service | Kind::EndpointSlice | Kind::ReferenceGrant => false,
+        Kind::Service | Kind::EndpointSlice | Kind::ReferenceGrant | Kind::ConfigMap => false,
     }
 }
 
