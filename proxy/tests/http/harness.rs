@@ -125,6 +125,8 @@ impl Setup {
             },
             connect_timeout: Duration::from_secs(2),
             lb: LbPolicy::RoundRobin,
+            hash_policy: None,
+            session_health: Default::default(),
             transport: vec![TransportMatch {
                 name: "raw".into(),
                 criteria: Vec::new(),
@@ -159,6 +161,8 @@ impl Setup {
             turn: Arc::default(),
             limits: CircuitBreakers::new(self.thresholds),
             metrics: Arc::new(self.families.clusters.handles("shop")),
+            stale: Default::default(),
+            rebuild: Arc::default(),
             endpoints: arc_swap::ArcSwap::from_pointee(EndpointSet::default()),
             def,
         };
@@ -171,6 +175,7 @@ impl Setup {
                 transport_metadata: Arc::default(),
                 transport: Some(0),
                 tunnel_port: None,
+                hash_key: None,
                 health: HealthStatus::Healthy,
                 state: Arc::default(),
                 workload: None,

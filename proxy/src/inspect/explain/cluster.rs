@@ -56,6 +56,7 @@ pub(super) fn cluster(
     let what = crate::upstream::cluster::PickFor {
         exclude: &[],
         original_dst: context.original_dst,
+        ..Default::default()
     };
     match cluster.peek(what, &mut fastrand::Rng::new()) {
         Ok(picked) => {
