@@ -14,7 +14,8 @@ use xds_proto::google::protobuf::Any;
 use super::http::{self, Side, access_log, filter};
 use super::naming::{self, Carries, OutboundName};
 use super::proto::{address, boolv, duration, fields, metadata, text, typed, u32v};
-use super::{cluster, cors, policy};
+use super::route_filters::RouteFilters;
+use super::{cluster, policy};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
 use crate::model::manifest::families::Families;
@@ -30,9 +31,7 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
     let (protocol, host) = destination(mesh, at)?;
     let log = mesh.access_log(&scope.namespace, &scope.workload);
     let escaped_slashes = mesh.escaped_slashes(&scope.namespace, &scope.workload);
-    let used = cors::is_used_at(mesh, &scope.namespace, at);
-    let filters = used.then(|| http::http_filter(cors::NAME, cors::filter()));
-    let filters = Vec::from_iter(filters);
+    let filters = RouteFilters::at(mesh, &scope.namespace, at).chain();
     let name = |carries| OutboundName::new(at.port(), carries, &host).to_string();
     let http = |carries| {
         let routes = http::by_name(name(carries));

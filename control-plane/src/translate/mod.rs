@@ -3,14 +3,16 @@
 //! - [`listener`], [`inbound`], [`http`], [`policy`]: listeners and their chains, the connection
 //!   manager, authorisation
 //! - [`route`], [`action`]: routes in Gateway API's order, and what they do; [`edits`]: to headers;
-//!   [`cors`]: for other origins
-//! - [`cluster`], [`protocol`], [`resilience`], [`tls`], [`endpoint`]: upstreams
+//!   [`cors`]: for other origins;
+//!   [`session`]: those that stay on an endpoint; `route_filters`: whether any are
+//! - [`cluster`], `balancing`, [`protocol`], [`resilience`], [`tls`], [`endpoint`]: upstreams
 //! - [`workload`], [`name`]: the workload at an address; names for DNS
 //! - [`naming`]: names of resources; [`proto`]: short ways to write protobufs
 //! - [`resource`]: a name and a scope into encoded bytes; [`touched`]: what a change may change;
 //!   [`view`]: states that ADS serves from, `cache`: what they have encoded
 
 pub mod action;
+mod balancing;
 mod cache;
 pub mod cluster;
 pub mod cors;
@@ -27,6 +29,8 @@ pub mod protocol;
 pub mod resilience;
 pub mod resource;
 pub mod route;
+pub mod route_filters;
+pub mod session;
 pub mod tls;
 pub mod touched;
 pub mod view;

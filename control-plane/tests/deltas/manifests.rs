@@ -172,9 +172,10 @@ fn route(kind: &'static str, version: u8) -> Said {
         "HTTPRoute" => pick(version, 6, &["", cors]),
         _ => "",
     };
+    let session = pick(version, 7, &["", "sessionPersistence: {}, "]);
     let spec = format!(
         "parentRefs: [{{ group: \"\", kind: Service, name: {parent}, namespace: {near}{port} }}], \
-         rules: [{{ {filters}backendRefs: [{{ name: {to}, namespace: {far}, port: 80 }}] }}]"
+         rules: [{{ {filters}{session}backendRefs: [{{ name: {to}, namespace: {far}, port: 80 }}] }}]"
     );
     Said::new(GATEWAY, kind, spec)
 }
