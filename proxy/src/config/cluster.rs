@@ -163,6 +163,11 @@ impl LbPolicy {
     pub fn is_hash(&self) -> bool {
         matches!(self, Self::ConsistentHash(_))
     }
+
+    /// Whether a pick depends on how much is in flight in the whole cluster.
+    pub fn bounds_load(&self) -> bool {
+        matches!(self, Self::ConsistentHash(hashing) if hashing.balance_factor.is_some())
+    }
 }
 
 /// RING_HASH or MAGLEV.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -17,7 +17,7 @@ use crate::config::cluster::ClusterDef;
 use crate::config::cluster::{Discovery, Transport};
 use crate::config::endpoint::HealthStatus;
 use crate::metrics::ClusterMetrics;
-use crate::upstream::endpoint::{Endpoint, EndpointSet, Priority};
+use crate::upstream::endpoint::{AddressIndex, Endpoint, EndpointSet, Priority};
 
 /// A cluster at run time: its settings, and their state.
 pub struct Cluster {
@@ -93,7 +93,7 @@ pub enum NoEndpoint {
     Unhealthy,
     #[error("the original destination is not known")]
     NoOriginalDestination,
-    #[error("the session's endpoint is gone or not healthy")]
+    #[error("the session's endpoint is gone")]
     SessionEndpointGone,
 }
 
@@ -135,15 +135,15 @@ impl Cluster {
         let set = self.endpoints.load();
         if let Some(session) = what.session {
             match self.session_endpoint(&set, session.address) {
-                Some(picked) => return Ok(picked),
-                None if session.strict => return Err(NoEndpoint::SessionEndpointGone),
-                None => {}
+                Err(none) if session.strict => return Err(none),
+                Err(_) => {}
+                picked => return picked,
             }
         }
         let input = PickInput {
             exclude: what.exclude,
             hash: what.hash,
-            active: self.active(),
+            active: if self.lb.bounds_load() { self.active() } else { 0 },
         };
         let choice = set
             .balance
@@ -161,13 +161,21 @@ impl Cluster {
     }
 
     /// A session's endpoint, if it may have requests.
-    fn session_endpoint(&self, set: &EndpointSet, address: SocketAddr) -> Option<Picked> {
-        let &(priority, ref endpoint) = set.find(address)?;
+    fn session_endpoint(
+        &self,
+        set: &EndpointSet,
+        address: SocketAddr,
+    ) -> Result<Picked, NoEndpoint> {
+        let found = set.find(address).ok_or(NoEndpoint::SessionEndpointGone)?;
+        let (priority, endpoint) = found;
         let status = match endpoint.state.is_ejected() {
             true => HealthStatus::Unhealthy,
             false => endpoint.health,
         };
-        self.session_health.allows(status).then(|| Picked {
+        if !self.session_health.allows(status) {
+            return Err(NoEndpoint::Unhealthy);
+        }
+        Ok(Picked {
             endpoint: endpoint.clone(),
             priority,
             panic: false,
@@ -305,7 +313,7 @@ impl Cluster {
             version: before.version.wrapping_add(1),
             overprovisioning,
             ready: true,
-            by_address: OnceLock::new(),
+            by_address: AddressIndex::new(&priorities),
         });
     }
 

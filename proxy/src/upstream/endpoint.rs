@@ -1,8 +1,7 @@
 //! Endpoints of a cluster, with what is known of each.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::host::HostState;
 use super::lb::Balance;
@@ -24,31 +23,45 @@ pub struct EndpointSet {
     /// The endpoints that load balancing chooses from, by health and ejection. Derived from the
     /// fields above.
     pub balance: Balance,
-    /// Made by the first search for an endpoint: only requests of sessions need it.
-    pub by_address: OnceLock<Arc<ByAddress>>,
+    /// Where the endpoints of sessions are found.
+    pub by_address: AddressIndex,
 }
 
-/// The priority of each endpoint, and the endpoint; of the first priority that has the address.
-pub type ByAddress = HashMap<SocketAddr, (u32, Arc<Endpoint>)>;
+/// The places of endpoints, sorted by address. Endpoint sets of one assignment share it.
+#[derive(Clone, Default)]
+pub struct AddressIndex(Arc<[EndpointPlace]>);
+
+/// Priority, and place in it.
+type EndpointPlace = (u32, u32);
+
+impl AddressIndex {
+    pub fn new(priorities: &[Priority]) -> Self {
+        let mut all: Vec<(SocketAddr, EndpointPlace)> = Vec::new();
+        for (priority, group) in (0u32..).zip(priorities) {
+            let of_group = group.endpoints.iter().zip(0u32..);
+            all.extend(of_group.map(|(endpoint, place)| (endpoint.address, (priority, place))));
+        }
+        all.sort_unstable();
+        Self(all.into_iter().map(|(_, place)| place).collect())
+    }
+}
 
 impl EndpointSet {
     pub fn all(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.priorities.iter().flat_map(|p| &p.endpoints)
     }
 
-    /// The endpoint at this address, with its priority.
-    pub fn find(&self, address: SocketAddr) -> Option<&(u32, Arc<Endpoint>)> {
-        let all = self.by_address.get_or_init(|| {
-            // The first priority last, so that it is the one kept.
-            let priorities = self.priorities.iter().enumerate().rev();
-            let endpoints = priorities.flat_map(|(priority, group)| {
-                let priority = u32::try_from(priority).unwrap_or(u32::MAX);
-                let of_group = group.endpoints.iter().cloned();
-                of_group.map(move |endpoint| (endpoint.address, (priority, endpoint)))
-            });
-            Arc::new(endpoints.collect())
-        });
-        all.get(&address)
+    /// The endpoint at this address, with its priority; of several priorities the first.
+    pub fn find(&self, address: SocketAddr) -> Option<(u32, &Arc<Endpoint>)> {
+        let at = |&(priority, place): &EndpointPlace| {
+            let group = self.priorities.get(usize::try_from(priority).ok()?)?;
+            group.endpoints.get(usize::try_from(place).ok()?)
+        };
+        let places = &self.by_address.0;
+        let first = places.partition_point(|place| at(place).is_some_and(|e| e.address < address));
+        let place = places.get(first)?;
+        let found = at(place).filter(|endpoint| endpoint.address == address)?;
+        Some((place.0, found))
     }
 
     pub fn len(&self) -> usize {
@@ -86,4 +99,51 @@ pub struct Endpoint {
     /// Labels for telemetry, from `filter_metadata`, Istio's `istio: {workload:
     /// "name;namespace;canonical service;canonical revision;cluster"}`.
     pub workload: Option<Arc<Workload>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(priorities: &[&[&str]]) -> EndpointSet {
+        let endpoint = |address: &&str| {
+            Arc::new(Endpoint {
+                address: address.parse().unwrap(),
+                host_name: None,
+                weight: 1,
+                locality: None,
+                transport_metadata: Arc::default(),
+                transport: None,
+                tunnel_port: None,
+                hash_key: None,
+                health: HealthStatus::Healthy,
+                state: Arc::default(),
+                workload: None,
+            })
+        };
+        let priority = |addresses: &&[&str]| Priority {
+            endpoints: addresses.iter().map(endpoint).collect(),
+        };
+        let priorities: Vec<_> = priorities.iter().map(priority).collect();
+        EndpointSet {
+            by_address: AddressIndex::new(&priorities),
+            priorities,
+            ..EndpointSet::default()
+        }
+    }
+
+    #[test]
+    fn endpoints_are_found_by_address_in_their_first_priority() {
+        let (two, one) = ("10.0.0.2:80", "10.0.0.1:80");
+        let set = set(&[&[], &[two, "[::1]:80", one], &["10.0.0.1:81", two]]);
+        for (address, priority) in [(one, 1), (two, 1), ("[::1]:80", 1), ("10.0.0.1:81", 2)] {
+            let address = address.parse().unwrap();
+            let (found, endpoint) = set.find(address).unwrap();
+            assert_eq!((found, endpoint.address), (priority, address));
+        }
+        for absent in ["0.0.0.0:0", "10.0.0.1:82", "10.0.0.3:80", "[::2]:80"] {
+            assert!(set.find(absent.parse().unwrap()).is_none(), "{absent}");
+        }
+        assert!(EndpointSet::default().find(one.parse().unwrap()).is_none());
+    }
 }

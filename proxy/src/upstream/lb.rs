@@ -54,7 +54,8 @@ pub struct PickInput<'a> {
     pub exclude: &'a [SocketAddr],
     /// For policies by hash; `None`: as at random.
     pub hash: Option<u64>,
-    /// Requests or connections of the cluster in flight, this one included.
+    /// Requests or connections of the cluster in flight, this one included; read where
+    /// [`LbPolicy::bounds_load`].
     pub active: u32,
 }
 

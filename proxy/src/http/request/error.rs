@@ -47,7 +47,7 @@ pub enum Failure {
     // By the upstream.
     /// No healthy endpoint.
     NoEndpoint,
-    /// That of its session is gone; with the status that the filter configures.
+    /// That of its strict session is gone; with the status that the filter configures.
     SessionEndpointGone(u16),
     /// A circuit breaker rejected it; the argument names the breaker.
     Overflow(&'static str),

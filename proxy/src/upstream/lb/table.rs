@@ -91,6 +91,9 @@ impl LoadBound {
             Some(f64::from(endpoints.get(index)?.state.active()) / share)
         };
         let (mut best, mut least) = (first, load(first)?);
+        if least <= 1.0 {
+            return Some(first);
+        }
         let count = endpoints.len();
         let step = coprime(key >> 32, count);
         let mut index = usize::try_from(key.checked_rem(count as u64)?).ok()?;

@@ -165,13 +165,21 @@ fn health_decides_whether_a_session_stays() {
             more["common_lb_config"] = json!({"override_host_status": {"statuses": statuses}});
         }
         let app = cluster("app", &[endpoints.collect()], more);
-        let pair = start(app, routes(&[("/", in_header())]));
+        let pair = start(
+            app,
+            routes(&[("/strict", strict(in_header(), 410)), ("/", in_header())]),
+        );
         use base64::Engine;
         let sick = all[0].to_string();
         let named = base64::engine::general_purpose::STANDARD.encode(&sick);
         for seen in pair.ask(&get("/", &format!("x-session: {named}\r\n"))) {
             assert_eq!(from(&seen) == sick, stays);
             assert_eq!(repeated(&seen).is_none(), stays);
+        }
+        // The status of strict sessions is for endpoints that are gone.
+        let wanted = if stays { 200 } else { 503 };
+        for seen in pair.ask(&get("/strict", &format!("x-session: {named}\r\n"))) {
+            assert_eq!(seen.status, wanted);
         }
     }
 }

@@ -25,21 +25,19 @@ pub fn filter(at: At<'_>, m: &pb::StatefulSession) -> Result<FilterConfig, Compi
         status_on_strict_destination_not_found,
     } = m;
     ignored!("statistics are kept by edge", stat_prefix);
+    let status = match u16::try_from(*status_on_strict_destination_not_found) {
+        Ok(0) => 503,
+        Ok(status @ 200..=599) => status,
+        _ => {
+            return at
+                .field("status_on_strict_destination_not_found")
+                .fail("is not between 200 and 599");
+        }
+    };
     let Some(config) = session_state else {
         return Ok(FilterConfig::StatefulSession(None));
     };
-    let strict = match (strict, *status_on_strict_destination_not_found) {
-        (false, _) => None,
-        (true, 0) => Some(503),
-        (true, status) => match u16::try_from(status) {
-            Ok(status @ 200..=599) => Some(status),
-            _ => {
-                return at
-                    .field("status_on_strict_destination_not_found")
-                    .fail("is not between 200 and 599");
-            }
-        },
-    };
+    let strict = strict.then_some(status);
     let at = at.field("session_state");
     let state = state(at, extension(at, config)?)?;
     let session = StatefulSession { state, strict };
