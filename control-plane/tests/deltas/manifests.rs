@@ -76,7 +76,8 @@ fn service(version: u8) -> Said {
     let ips = ["", "clusterIP: 10.0.0.1, ", "clusterIP: None, ", ""];
     let ip = pick(version, 4, &ips);
     let local = pick(version, 6, &["", "", "internalTrafficPolicy: Local, ", ""]);
-    let spec = format!("{ip}{local}selector: {selector}, ports: {ports}");
+    let affinity = pick(version, 5, &["", "sessionAffinity: ClientIP, "]);
+    let spec = format!("{ip}{local}{affinity}selector: {selector}, ports: {ports}");
     Said::new("v1", "Service", spec)
 }
 

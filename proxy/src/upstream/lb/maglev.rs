@@ -2,6 +2,9 @@
 //! gives it. Source: "Maglev: A Fast and Reliable Software Network Load Balancer" 3.4, with Envoy's
 //! order of endpoints and its weights.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use super::indices::Indices;
 use crate::upstream::hash;
 
@@ -15,7 +18,7 @@ struct Filler {
     place: u64,
     skip: u64,
     weight: f64,
-    /// Rounds times weight from which on it gets its next place.
+    /// It gets its next place in the first round that, times its weight, is no less than this.
     due: f64,
 }
 
@@ -26,22 +29,21 @@ impl Maglev {
         let mut fillers = fillers(keys, weights, size.into());
         let places = usize::try_from(size).unwrap_or(0);
         let mut table: Vec<Option<u32>> = vec![None; places];
-        let mut left = places;
-        let mut round = 1.0;
-        // The heaviest gets a place in every round.
-        while left > 0 && !fillers.is_empty() {
-            for filler in &mut fillers {
-                if left == 0 {
-                    break;
-                }
-                if round * filler.weight < filler.due {
-                    continue;
-                }
-                filler.due += heaviest;
-                filler.fill(&mut table);
-                left = left.saturating_sub(1);
-            }
-            round += 1.0;
+        // The round in which each gets its next place, and its place in that round. The heaviest gets one
+        // in every round; going through all endpoints in each would take long where one is far heavier.
+        let all = (0..fillers.len()).map(|index| Reverse((1, index)));
+        let mut queue: BinaryHeap<Reverse<(u64, usize)>> = all.collect();
+        for _ in 0..places {
+            let Some(mut next) = queue.peek_mut() else {
+                break;
+            };
+            let Reverse((round, index)) = *next;
+            let Some(filler) = fillers.get_mut(index) else {
+                break;
+            };
+            filler.fill(&mut table);
+            filler.due += heaviest;
+            *next = Reverse((filler.round_after(round), index));
         }
         let filled = table.iter().map(|endpoint| endpoint.unwrap_or(0));
         Self(Indices::new(filled, keys.len()))
@@ -74,6 +76,16 @@ fn fillers(keys: &[impl AsRef<[u8]>], weights: &[f64], size: u64) -> Vec<Filler>
 }
 
 impl Filler {
+    /// The next round in which it gets a place.
+    fn round_after(&self, round: u64) -> u64 {
+        // Rounding may make a quotient one too large or too small. As a u64 it saturates.
+        let about = (self.due / self.weight) as u64;
+        let first = about.saturating_sub(1).max(round.saturating_add(1));
+        let mut rounds = first..first.saturating_add(3);
+        let is_due = |round: &u64| *round as f64 * self.weight >= self.due;
+        rounds.find(is_due).unwrap_or(rounds.end)
+    }
+
     /// Takes the first free place of its order; there is one.
     fn fill(&mut self, table: &mut [Option<u32>]) {
         let size = table.len() as u64;
@@ -89,6 +101,48 @@ impl Filler {
                 }
                 None => return,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The paper's loop with weights: every endpoint in every round.
+    fn by_rounds(keys: &[String], weights: &[f64], size: u32) -> Vec<usize> {
+        let heaviest = weights.iter().copied().fold(0.0, f64::max);
+        let mut fillers = fillers(keys, weights, size.into());
+        let mut table = vec![None; size as usize];
+        let mut left = size;
+        for round in 1u32.. {
+            for filler in &mut fillers {
+                if left > 0 && f64::from(round) * filler.weight >= filler.due {
+                    filler.due += heaviest;
+                    filler.fill(&mut table);
+                    left -= 1;
+                }
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        table.into_iter().map(|at| at.unwrap() as usize).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn places_are_those_of_the_papers_loop(
+            weights in prop::collection::vec(prop_oneof![1u32..4, 1u32..1000, Just(1 << 20)], 1..30),
+        ) {
+            let total: f64 = weights.iter().copied().map(f64::from).sum();
+            let weights: Vec<f64> = weights.iter().map(|w| f64::from(*w) / total).collect();
+            let keys: Vec<_> = (0..weights.len()).map(|n| format!("10.0.0.1:{n}")).collect();
+            let table = Maglev::new(&keys, &weights, 1009);
+            let places: Vec<_> = (0..1009).map(|at| table.0.get(at).unwrap()).collect();
+            prop_assert_eq!(places, by_rounds(&keys, &weights, 1009));
         }
     }
 }
