@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use serde_json::{Value, json};
 
 use super::{Pair, Setup, after, cluster, endpoint, from, get, header, route, upstreams};
-use crate::filters::side::{Side, answer};
+use crate::filters::side::{End, Side, answer};
 
 fn app() -> Value {
     let endpoints = upstreams(9).into_iter().map(endpoint).collect();
@@ -166,7 +166,7 @@ fn connections_are_hashed_by_their_source() {
         socket.connect(&after(side.front()).into()).unwrap();
         let mut tcp = TcpStream::from(socket);
         tcp.write_all(get("/", "").as_bytes()).unwrap();
-        from(&answer(&mut BufReader::new(tcp)))
+        from(&answer(&mut BufReader::new(tcp), End::Framed))
     };
     let mut chosen = HashSet::new();
     for last in 1..16 {
