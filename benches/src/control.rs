@@ -162,6 +162,7 @@ fn service(number: usize) -> Object {
             local: false,
             publish_not_ready: false,
             traffic_distribution: None,
+            client_ip_affinity: false,
             left_out: Vec::new(),
             unsupported: Vec::new(),
             external_name: None,

@@ -213,8 +213,28 @@ mod tests {
                 "mesh.yaml:6:13: spec.rules[0].name: `A b` is no name: lower-case letters, digits and `-` (and `.`, 253 at most), a letter or digit at both ends",
             ),
             (
-                "sessionPersistence: { type: Cookie }",
-                "mesh.yaml:6:7: spec.rules[0].sessionPersistence: unknown field `sessionPersistence`, expected one of `name`, `matches`, `filters`, `backendRefs`, `timeouts`, `retry`",
+                "sessions: { type: Cookie }",
+                "mesh.yaml:6:7: spec.rules[0].sessions: unknown field `sessions`, expected one of `name`, `matches`, `filters`, `backendRefs`, `timeouts`, `retry`, `sessionPersistence`",
+            ),
+            (
+                "sessionPersistence: { sessionName: s, idleTimeout: 1h }",
+                "mesh.yaml:6:57: spec.rules[0].sessionPersistence.idleTimeout: is not supported",
+            ),
+            (
+                "sessionPersistence: { absoluteTimeout: 1h }",
+                "mesh.yaml:6:44: spec.rules[0].sessionPersistence.absoluteTimeout: is only supported with cookieConfig.lifetimeType: Permanent",
+            ),
+            (
+                "sessionPersistence: { cookieConfig: { lifetimeType: Permanent } }",
+                "mesh.yaml:6:59: spec.rules[0].sessionPersistence.cookieConfig.lifetimeType: Permanent needs an absoluteTimeout",
+            ),
+            (
+                "sessionPersistence: { type: Header, sessionName: Host }",
+                "mesh.yaml:6:56: spec.rules[0].sessionPersistence.sessionName: is a header that cannot carry a session",
+            ),
+            (
+                "sessionPersistence: {}, backendRefs: [{ name: a, port: 80 }, { name: b, port: 80 }]",
+                "mesh.yaml:6:27: spec.rules[0].sessionPersistence: is not supported where a rule has several backends: each request is assigned anew by weight",
             ),
             (
                 "backendRefs: [{ name: a, port: 0 }]",

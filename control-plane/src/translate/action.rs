@@ -14,6 +14,7 @@ use super::edits::{EnvoyEdits, in_sequence};
 use super::naming::{Carries, INVALID_BACKEND, OutboundName};
 use super::proto::{duration, fields, inline, metadata, regex_matcher, text, u32v};
 use super::resilience::Calls;
+use super::session;
 use crate::model::manifest::route::{
     Backend, Destination, Filters, Match, Mirror, PathEdit, PathMatch, Redirect, Retry, Rewrite,
     Route, Rule, Timeouts,
@@ -67,7 +68,9 @@ pub fn route(context: &RuleContext<'_>, owner: &Route, rule: &Rule, one: &Match)
     let request = request.map(EnvoyEdits::of).unwrap_or_default();
     let response = EnvoyEdits::of(&rule.filters.response);
     let cors = rule.filters.cors.as_ref();
-    let filters = cors.map(|cors| (cors::NAME.to_owned(), cors::policy(cors)));
+    let cors = cors.map(|cors| (cors::NAME.to_owned(), cors::policy(cors)));
+    let session = rule.session.as_ref();
+    let session = session.map(|it| (session::NAME.to_owned(), session::policy(owner, rule, it)));
     route::Route {
         action: Some(action),
         request_headers_to_add: request.add,
@@ -75,7 +78,7 @@ pub fn route(context: &RuleContext<'_>, owner: &Route, rule: &Rule, one: &Match)
         response_headers_to_add: response.add,
         response_headers_to_remove: response.remove,
         metadata: minimum_back_off(rule),
-        typed_per_filter_config: filters.into_iter().collect::<HashMap<_, _>>(),
+        typed_per_filter_config: cors.into_iter().chain(session).collect::<HashMap<_, _>>(),
         ..route::Route::default()
     }
 }

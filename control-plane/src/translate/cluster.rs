@@ -12,7 +12,7 @@ use xds_proto::google::protobuf::Struct;
 use super::naming::{self, Carries, OutboundName};
 use super::proto::{ads, duration, fields, list, metadata, structure, text};
 use super::protocol::{self, Upstream, UpstreamProtocol};
-use super::{backend_tls, endpoint, resilience, tls};
+use super::{backend_tls, balancing, endpoint, resilience, tls};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
 use crate::model::manifest::families::Families;
@@ -128,10 +128,10 @@ fn base(
         .outlier_detection
         .as_ref()
         .or(defaults.outlier_detection.as_ref());
-    Some(cluster::Cluster {
+    let service = mesh.service_by_host(&name.host);
+    let mut it = cluster::Cluster {
         name: name.to_string(),
         connect_timeout: duration(connect.map_or(CONNECT_TIMEOUT, |span| span.0)),
-        lb_policy: resilience::lb_policy(spec.load_balancer) as i32,
         circuit_breakers: Some(resilience::circuit_breakers(spec)),
         outlier_detection: outlier.map(resilience::outlier),
         typed_extension_protocol_options: protocol::options(
@@ -147,7 +147,9 @@ fn base(
             spec.tcp_transport.or(defaults.tcp_transport),
         ),
         ..cluster::Cluster::default()
-    })
+    };
+    balancing::apply(&mut it, spec, service.map(|entry| &*entry.service));
+    Some(it)
 }
 
 fn upstream(

@@ -5,28 +5,13 @@ use xds_proto::envoy::extensions::filters::http::cors::v3::{Cors as CorsFilter, 
 use xds_proto::google::protobuf::Any;
 
 use super::proto::{boolv, exact, safe_regex, typed};
-use crate::model::Mesh;
-use crate::model::manifest::route::{Cors, CorsOrigin, Route};
-use crate::model::mesh::PortEntry;
+use crate::model::manifest::route::{Cors, CorsOrigin};
 
 /// In the filter chain, and in routes.
 pub const NAME: &str = "envoy.filters.http.cors";
 
 pub fn filter() -> Any {
     typed(&CorsFilter::default())
-}
-
-/// Whether one of the routes answers for other origins.
-pub fn is_used<'a>(routes: impl IntoIterator<Item = &'a std::sync::Arc<Route>>) -> bool {
-    let mut rules = routes.into_iter().flat_map(|route| &route.rules);
-    rules.any(|rule| rule.filters.cors.is_some())
-}
-
-/// By callers from a namespace to an address.
-pub fn is_used_at(mesh: &Mesh, namespace: &str, at: std::net::SocketAddr) -> bool {
-    let service = mesh.by_vip.get(&at.ip()).and_then(|key| mesh.service(key));
-    let port: Option<&PortEntry> = service.and_then(|service| service.port(at.port()));
-    port.is_some_and(|port| is_used(port.request_routes_for(namespace)))
 }
 
 pub fn policy(cors: &Cors) -> Any {

@@ -16,7 +16,8 @@ use xds_proto::google::protobuf::Any;
 use super::http::{self, Side, access_log, filter};
 use super::naming::{self, Carries, OutboundName};
 use super::proto::{address, boolv, duration, fields, metadata, text, typed, u32v};
-use super::{cluster, connection_route, cors, policy};
+use super::route_filters::RouteFilters;
+use super::{cluster, connection_route, policy};
 use crate::ads::resources::Scope;
 use crate::model::manifest::families::Families;
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
@@ -32,14 +33,12 @@ const DETECT_TLS: Duration = Duration::from_secs(5);
 /// `outbound/<address>:<port>`: a service's or a workload's.
 pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::Listener> {
     let (protocol, host) = destination(mesh, at)?;
-    let with_cors = cors::is_used_at(mesh, &scope.namespace, at);
-    let filters = with_cors.then(|| http::http_filter(cors::NAME, cors::filter()));
     let escaped_slashes = mesh.escaped_slashes(&scope.namespace, &scope.workload);
     let make = OutboundFilters {
         host,
         port: at.port(),
         log: mesh.access_log(&scope.namespace, &scope.workload),
-        filters: Vec::from_iter(filters),
+        filters: RouteFilters::at(mesh, &scope.namespace, at).chain(),
         escaped_slashes: escaped_slashes.unwrap_or(EscapedSlashes::Keep),
     };
     let mut it = listener::Listener {

@@ -3,8 +3,10 @@
 //! - [`listener`], [`inbound`], [`http`], [`policy`]: listeners and their chains, the connection
 //!   manager, authorisation; [`connection_route`]: chains by TCPRoutes and TLSRoutes
 //! - [`route`], [`action`]: routes in Gateway API's order, and what they do; [`edits`]: to headers;
-//!   [`cors`]: for other origins
-//! - [`cluster`], [`protocol`], [`resilience`], [`tls`], [`backend_tls`], [`endpoint`]: upstreams
+//!   [`cors`]: for other origins; [`session`]: those that stay on an endpoint; `route_filters`: whether
+//!   any are
+//! - [`cluster`], `balancing`, [`protocol`], [`resilience`], [`tls`], [`backend_tls`], [`endpoint`]:
+//!   upstreams
 //! - [`workload`], [`name`]: the workload at an address; names for DNS
 //! - [`naming`]: names of resources; [`proto`]: short ways to write protobufs
 //! - [`resource`]: a name and a scope into encoded bytes; [`touched`]: what a change may change;
@@ -12,6 +14,7 @@
 
 pub mod action;
 pub mod backend_tls;
+mod balancing;
 mod cache;
 pub mod cluster;
 pub mod connection_route;
@@ -29,6 +32,8 @@ pub mod protocol;
 pub mod resilience;
 pub mod resource;
 pub mod route;
+pub mod route_filters;
+pub mod session;
 pub mod tls;
 pub mod touched;
 pub mod view;

@@ -1,4 +1,4 @@
-//! Load balancing, limits, outlier detection and retries.
+//! Limits, outlier detection and retries.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use xds_proto::envoy::extensions::retry::host::previous_hosts::v3::PreviousHosts
 use xds_proto::envoy::r#type::v3::Percent;
 
 use super::proto::{duration, typed, u32v};
-use crate::model::manifest::policy::{BackendSpec, Defaults, LoadBalancer};
+use crate::model::manifest::policy::{BackendSpec, Defaults};
 use crate::model::manifest::resilience::{OutlierSpec, RetrySpec};
 use crate::model::manifest::route::{Retry, Timeouts};
 use crate::model::mesh::ServiceEntry;
@@ -27,14 +27,6 @@ const SAFE: &str = "connect-failure,refused-stream,reset-before-request";
 /// What is also tried again where retries are configured, by which the user declares that calls may
 /// be repeated: the app may have acted upon them.
 const ASKED: &str = ",reset,unavailable,cancelled";
-
-pub fn lb_policy(wanted: Option<LoadBalancer>) -> cluster::cluster::LbPolicy {
-    match wanted.unwrap_or(LoadBalancer::LeastRequest) {
-        LoadBalancer::LeastRequest => cluster::cluster::LbPolicy::LeastRequest,
-        LoadBalancer::RoundRobin => cluster::cluster::LbPolicy::RoundRobin,
-        LoadBalancer::Random => cluster::cluster::LbPolicy::Random,
-    }
-}
 
 pub fn circuit_breakers(spec: &BackendSpec) -> cluster::CircuitBreakers {
     use cluster::circuit_breakers::{Thresholds, thresholds::RetryBudget};

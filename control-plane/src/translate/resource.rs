@@ -10,7 +10,8 @@ use prost::Message;
 use xds_proto::type_url;
 
 use super::naming::{self, Carries, OutboundName};
-use super::{cluster, connection_route, cors, endpoint, inbound, listener, name, route, workload};
+use super::route_filters::RouteFilters;
+use super::{cluster, connection_route, endpoint, inbound, listener, name, route, workload};
 use crate::ads::resources::{Ports, Resource, Scope, TlsFiles};
 use crate::model::manifest::families::Families;
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
@@ -38,7 +39,7 @@ pub enum Variant {
         anyam: bool,
         log: LogFormat,
         escaped_slashes: Option<EscapedSlashes>,
-        cors: bool,
+        filters: RouteFilters,
         /// The caller's namespace, where its routes of connections are its own.
         consumer: Option<String>,
     },
@@ -130,7 +131,9 @@ pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Var
                     anyam: scope.anyam,
                     log: log(),
                     escaped_slashes: mesh.escaped_slashes(&scope.namespace, &scope.workload),
-                    cors: at.is_some_and(|at| cors::is_used_at(mesh, &scope.namespace, at)),
+                    filters: at
+                        .map(|at| RouteFilters::at(mesh, &scope.namespace, at))
+                        .unwrap_or_default(),
                     consumer: own.then(|| scope.namespace.clone()),
                 }
             }

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use xds_proto::type_url;
 
+use super::name;
 use super::naming::{self, Carries};
 use super::resource::{of_address, of_service};
-use super::{cors, name};
+use super::route_filters::RouteFilters;
 use crate::ads::resources::{Marks, NodeMarks, Touched};
 use crate::model::manifest::object::Key;
 use crate::model::manifest::workload::Workload;
@@ -123,7 +124,7 @@ impl<'a> Work<'a> {
             let all = routes(old).chain(routes(new));
             let all = all.flat_map(|(own, of)| own.iter().chain(of.values().flatten()));
             let of_connections = self.has_connection_routes(key);
-            if of_connections || cors::is_used(all) {
+            if of_connections || !RouteFilters::of(all).is_empty() {
                 self.named(key, &[type_url::LISTENER]);
             }
         }

@@ -63,12 +63,13 @@ fn a_service_with_fields_that_are_not_supported_is_served_and_names_them() {
     assert_eq!(mesh.translator.objects().file_errors, vec![]);
     assert_eq!(mesh.owner("10.1.0.1"), "shop/web");
     let affinity = "spec.sessionAffinity: `ClientIP` is not supported by the mesh, and not used; supported: None";
+    let timeout = "spec.sessionAffinityConfig.clientIP.timeoutSeconds: `9` is not used by the mesh: an address keeps its endpoint while the endpoints are the same";
     let distribution = "spec.trafficDistribution: `PreferClose` has no effect: it works by hints of EndpointSlices, and the Service has none";
     assert_eq!(
         mesh.not_met(),
         [
             format!("Service shop/mail: AllFields FieldLeftOut: {affinity}"),
-            format!("Service shop/web: AllFields FieldLeftOut: {affinity}; {distribution}"),
+            format!("Service shop/web: AllFields FieldLeftOut: {timeout}; {distribution}"),
         ]
     );
     // What it says is taken back with the fields.

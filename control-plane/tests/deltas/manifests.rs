@@ -80,7 +80,8 @@ fn service(version: u8) -> Said {
     let ips = ["", "clusterIP: 10.0.0.1, ", "clusterIP: None, ", ""];
     let ip = pick(version, 4, &ips);
     let local = pick(version, 6, &["", "", "internalTrafficPolicy: Local, ", ""]);
-    let spec = format!("{ip}{local}selector: {selector}, ports: {ports}");
+    let affinity = pick(version, 5, &["", "sessionAffinity: ClientIP, "]);
+    let spec = format!("{ip}{local}{affinity}selector: {selector}, ports: {ports}");
     Said::new("v1", "Service", spec)
 }
 
@@ -176,9 +177,10 @@ fn route(kind: &'static str, version: u8) -> Said {
         "HTTPRoute" => pick(version, 6, &["", cors]),
         _ => "",
     };
+    let session = pick(version, 7, &["", "sessionPersistence: {}, "]);
     let spec = format!(
         "parentRefs: [{{ group: \"\", kind: Service, name: {parent}, namespace: {near}{port} }}], \
-         rules: [{{ {filters}backendRefs: [{{ name: {to}, namespace: {far}, port: 80 }}] }}]"
+         rules: [{{ {filters}{session}backendRefs: [{{ name: {to}, namespace: {far}, port: 80 }}] }}]"
     );
     Said::new(GATEWAY, kind, spec)
 }

@@ -161,17 +161,27 @@ spec:
 }
 
 #[test]
-fn the_cors_filter_is_where_a_route_uses_it() {
+fn filters_of_routes_are_where_a_route_uses_them() {
+    let backend = "backendRefs: [{ name: web, port: 80 }] }";
+    let cors = "{ filters: [{ type: CORS, cors: { allowOrigins: ['*'] } }], ";
+    filter_is_where_it_is_used(b"envoy.filters.http.cors", &format!("{cors}{backend}"));
+    let session = "{ sessionPersistence: { sessionName: s }, ";
+    filter_is_where_it_is_used(
+        b"envoy.filters.http.stateful_session",
+        &format!("{session}{backend}"),
+    );
+}
+
+/// `using`: a rule.
+fn filter_is_where_it_is_used(name: &[u8], using: &str) {
     let mesh = Mesh::new(EndpointsBy::Slices);
     let has_filter = |namespace: &str| {
         let listener = mesh.resource(type_url::LISTENER, "outbound/10.0.0.1:80", namespace);
         let listener = listener.unwrap();
-        let name = b"envoy.filters.http.cors";
         listener.windows(name.len()).any(|bytes| bytes == name)
     };
     assert!(!has_filter("shop"));
-    let cors = "{ filters: [{ type: CORS, cors: { allowOrigins: ['*'] } }], backendRefs: [{ name: web, port: 80 }] }";
-    mesh.set(&route("HTTPRoute", "r", "", cors));
+    mesh.set(&route("HTTPRoute", "r", "", using));
     assert!(has_filter("shop") && has_filter("far"));
     let own = route(
         "HTTPRoute",

@@ -1,11 +1,13 @@
 //! Periodic work for clusters, on the control thread: DNS resolution, outlier detection intervals,
-//! the end of ejections. One task serves each cluster when it is due.
+//! the end of ejections, tables of clusters that balance by hash. One task serves each cluster when
+//! it is due.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use persistent::Map;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::supervisor::Supervisor;
@@ -59,9 +61,12 @@ pub async fn run(store: &Store, resolver: &Resolver) {
             .flat_map(|d| [d.resolve, d.sweep])
             .flatten()
             .min();
+        let hashing = due.values().find(|due| due.cluster.lb.is_hash());
+        let rebuild = hashing.map(|due| due.cluster.rebuild.clone());
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = sleep_until(next) => {}
+            () = notified(rebuild.as_deref()) => {}
         }
         let now = Instant::now();
         for entry in due.values_mut() {
@@ -76,6 +81,14 @@ async fn sleep_until(next: Option<Instant>) {
             let soonest = Instant::now() + ROUND;
             tokio::time::sleep_until(next.max(soonest).into()).await;
         }
+        None => std::future::pending().await,
+    }
+}
+
+/// A worker ejected an endpoint of a cluster that balances by hash.
+async fn notified(rebuild: Option<&Notify>) {
+    match rebuild {
+        Some(rebuild) => rebuild.notified().await,
         None => std::future::pending().await,
     }
 }
@@ -117,6 +130,7 @@ fn names(due: &HashMap<Name, Due>) -> HashSet<&str> {
 
 impl Due {
     fn work(&mut self, resolver: &Resolver, now: Instant) {
+        self.cluster.rebuild_tables();
         if let (Some(at), Discovery::Dns { refresh, .. }) = (self.resolve, &self.cluster.discovery)
             && at <= now
         {

@@ -1,11 +1,13 @@
 //! Clusters.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Name;
 use super::endpoint::{HealthStatus, TransportMetadata, Workload};
+use super::hash::HashPolicy;
 use super::http::Http2Options;
 use super::outlier::OutlierConfig;
 use super::route::RetryPolicy;
@@ -18,6 +20,10 @@ pub struct ClusterDef {
     pub discovery: Discovery,
     pub connect_timeout: Duration,
     pub lb: LbPolicy,
+    /// How requests are hashed, in place of the routes' own hash policies.
+    pub hash_policy: Option<Arc<HashPolicy>>,
+    /// `common_lb_config.override_host_status`: what a session's endpoint may be.
+    pub session_health: SessionHealth,
     pub transport: Vec<TransportMatch>,
     /// Secrets that come over SDS.
     pub secrets: Vec<Name>,
@@ -120,6 +126,8 @@ pub struct LbEndpoint {
     pub locality: Option<Name>,
     pub transport_metadata: Arc<TransportMetadata>,
     pub tunnel_port: Option<u16>,
+    /// `filter_metadata`, Envoy's `envoy.lb: {hash_key: …}`.
+    pub hash_key: Option<Box<str>>,
     pub health: HealthStatus,
     pub workload: Option<Arc<Workload>>,
 }
@@ -146,6 +154,82 @@ pub enum LbPolicy {
         bias: f64,
     },
     Random,
+    /// By the hash of a request or connection; without one, at random.
+    ConsistentHash(ConsistentHashing),
+}
+
+impl LbPolicy {
+    /// Whether requests are hashed.
+    pub fn is_hash(&self) -> bool {
+        matches!(self, Self::ConsistentHash(_))
+    }
+
+    /// Whether a pick depends on how much is in flight in the whole cluster.
+    pub fn bounds_load(&self) -> bool {
+        matches!(self, Self::ConsistentHash(hashing) if hashing.balance_factor.is_some())
+    }
+}
+
+/// RING_HASH or MAGLEV.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ConsistentHashing {
+    pub table: HashTableKind,
+    /// Endpoints are hashed by their host names, not by their addresses.
+    pub use_hostname: bool,
+    /// Percent of its share of the load that an endpoint carries at most; `None`: no bound.
+    pub balance_factor: Option<NonZeroU32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashTableKind {
+    /// Points on the ring, of all endpoints.
+    Ring {
+        minimum: u32,
+        maximum: u32,
+        function: HashFunction,
+    },
+    Maglev {
+        /// A prime.
+        size: u32,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashFunction {
+    XxHash,
+    MurmurHash2,
+}
+
+/// The states of health in which an endpoint keeps its sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionHealth {
+    pub healthy: bool,
+    pub degraded: bool,
+    pub draining: bool,
+    pub unhealthy: bool,
+}
+
+impl Default for SessionHealth {
+    /// Envoy's.
+    fn default() -> Self {
+        Self {
+            healthy: true,
+            degraded: true,
+            draining: false,
+            unhealthy: false,
+        }
+    }
+}
+
+impl SessionHealth {
+    pub fn allows(&self, status: HealthStatus) -> bool {
+        match status {
+            HealthStatus::Healthy => self.healthy,
+            HealthStatus::Degraded => self.degraded,
+            HealthStatus::Draining => self.draining,
+            HealthStatus::Unhealthy => self.unhealthy,
+        }
+    }
 }
 
 /// `transport_socket_matches`: the first entry whose every pair stands in the endpoint's metadata.

@@ -3,11 +3,13 @@
 //!
 //! - `name`: by which routes override filters; `rate_limit`: the local rate limit and the actions that describe requests to it
 //! - `compression`: the compressor; `decompression`: the decompressor
+//! - `stateful_session`: sessions that stay on an endpoint
 
 mod compression;
 mod decompression;
 mod name;
 mod rate_limit;
+mod stateful_session;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -25,6 +27,7 @@ pub use self::rate_limit::{
     Buckets, Descriptor, DescriptorMatch, LocalRateLimit, RateLimit, RateLimitAction,
     RouteRateLimits, VhRateLimits,
 };
+pub use self::stateful_session::{SessionCookie, SessionState, StatefulSession};
 use super::policy::Rbac;
 use super::route::HeaderAppend;
 use crate::matcher::{HeaderMatch, HeaderName, StringMatch};
@@ -54,6 +57,8 @@ pub enum FilterConfig {
     Decompressor(Arc<Decompression>),
     /// Of routes only.
     CompressorOfRoute(CompressionOverride),
+    /// `None`: no session, the filter's own configuration where only routes have one.
+    StatefulSession(Option<Arc<StatefulSession>>),
 }
 
 impl FilterConfig {
@@ -64,7 +69,8 @@ impl FilterConfig {
             | Self::Cors(_)
             | Self::HeaderMutation(_)
             | Self::Compressor(_)
-            | Self::Decompressor(_) => true,
+            | Self::Decompressor(_)
+            | Self::StatefulSession(_) => true,
             Self::Rbac(_) | Self::Fault(_) | Self::Buffer(_) | Self::CompressorOfRoute(_) => false,
         }
     }

@@ -202,6 +202,9 @@ pub struct TcpProxy {
     pub max_duration: Option<Duration>,
     /// At least 1.
     pub max_connect_attempts: u32,
+    /// `hash_policy: [{source_ip: {}}]`: connections of one client go to one endpoint, where the
+    /// cluster balances by hash.
+    pub hash_source_ip: bool,
     /// Connections travel inside HTTP/2 connections to every endpoint.
     pub tunneling: Option<Tunneling>,
     pub access_log: Vec<Arc<AccessLog>>,

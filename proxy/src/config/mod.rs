@@ -4,6 +4,7 @@
 //! - `listener`, `http`, `route`, `cluster`, `endpoint`, `secret`, `policy`: one file per resource,
 //!   named as in the control plane's `translate/` and in `compile/`
 //! - `filter`: HTTP filters, and the routes' overrides of them
+//! - `hash`: how requests are hashed for balancing
 //! - `access_log`: compiled formats; `outlier`: settings of outlier detection
 //! - `name`: DNS names of the mesh; `cidr`: ranges of addresses
 //! - `demand`: on-demand discovery, requested by the data path
@@ -19,6 +20,7 @@ pub mod compile;
 pub mod demand;
 pub mod endpoint;
 pub mod filter;
+pub mod hash;
 pub mod http;
 pub mod listener;
 pub mod name;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Name;
 use super::filter::{FilterOverrides, RateLimit, RouteRateLimits};
+use super::hash::HashPolicy;
 use crate::config::ClusterRef;
 use crate::matcher::{HeaderMatch, HeaderName, MetadataMatch, QueryMatch};
 
@@ -97,6 +98,8 @@ pub struct RouteAction {
     /// Honour `grpc-timeout`, up to this. `Some(ZERO)`: without bound.
     pub max_grpc_timeout: Option<Duration>,
     pub retry: Option<Arc<RetryPolicy>>,
+    /// For clusters that balance by hash.
+    pub hash_policy: Option<Arc<HashPolicy>>,
     /// Overrides per upgrade type.
     pub upgrades: Vec<UpgradeOverride>,
     pub rate_limits: RouteRateLimits,

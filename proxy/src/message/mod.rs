@@ -3,7 +3,7 @@
 //! - [`head`]: start line and fields, ordered, spelling kept; `header_id`: names known in advance
 //! - [`authority`], [`path`]: canonical forms, one value each for routing, policy and upstream
 //! - [`fault`]: what can be wrong with one
-//! - [`header_case`]: spellings carried over HTTP/2
+//! - [`header_case`]: spellings carried over HTTP/2; [`cookie`]: the cookies of a request
 #![cfg_attr(
     not(test),
     deny(
@@ -18,6 +18,7 @@
 )]
 
 pub mod authority;
+pub mod cookie;
 pub mod fault;
 pub mod head;
 pub mod header_case;

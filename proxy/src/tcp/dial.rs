@@ -10,6 +10,7 @@ use crate::bug;
 use crate::config::ClusterRef;
 use crate::config::access_log::Format;
 use crate::config::cluster::{Discovery, Transport};
+use crate::config::hash::HashInput;
 use crate::config::listener::{TcpProxy, TcpTarget, Tunneling};
 use crate::connection_limit::{ConnectionLimit, ConnectionPermit};
 use crate::hbone::{self, Connect};
@@ -24,6 +25,7 @@ use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster::{NoEndpoint, PickFor};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::endpoint::Endpoint;
+use crate::upstream::hash;
 use crate::upstream::host::Active;
 use crate::upstream::outlier;
 use crate::worker::Worker;
@@ -171,6 +173,8 @@ async fn attempt(
             PickFor {
                 exclude,
                 original_dst: origin.original_dst,
+                hash: hash(cluster, proxy, origin),
+                session: None,
             },
             random,
         )
@@ -178,7 +182,9 @@ async fn attempt(
             metrics.no_endpoint.inc();
             let flags = match none {
                 NoEndpoint::NoOriginalDestination => ResponseFlags::NO_ROUTE_FOUND,
-                NoEndpoint::Warming | NoEndpoint::Unhealthy => ResponseFlags::NO_HEALTHY_UPSTREAM,
+                NoEndpoint::Warming | NoEndpoint::Unhealthy | NoEndpoint::SessionEndpointGone => {
+                    ResponseFlags::NO_HEALTHY_UPSTREAM
+                }
             };
             DialFailure::new(flags, none.to_string())
         })?;
@@ -220,6 +226,20 @@ async fn attempt(
             })
         }
     }
+}
+
+/// The hash of the client's address, where the cluster balances by it. The cluster's own policy comes
+/// before the filter's; of requests it hashes nothing here.
+fn hash(cluster: &Cluster, proxy: &TcpProxy, origin: &Origin<'_>) -> Option<u64> {
+    let by_source = match &cluster.hash_policy {
+        Some(policy) => {
+            let mut rules = policy.0.iter();
+            rules.any(|rule| matches!(rule.by, HashInput::SourceIp))
+        }
+        None => proxy.hash_source_ip,
+    };
+    let hashes = cluster.lb.is_hash() && by_source;
+    hashes.then(|| hash::source_ip(origin.peer.ip()))
 }
 
 /// A place for the connection under the limits of its cluster and its listener; else the one that is

@@ -2,20 +2,22 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use super::host::HostState;
-use super::lb::{Balance, RoundRobinCursor};
+use super::lb::{Balance, PickInput, RoundRobinCursor};
 use super::limits::CircuitBreakers;
 use super::outlier::{AttemptResult, Detection, DetectionResult, Detector};
 use crate::config::cluster::ClusterDef;
 use crate::config::cluster::{Discovery, Transport};
 use crate::config::endpoint::HealthStatus;
 use crate::metrics::ClusterMetrics;
-use crate::upstream::endpoint::{Endpoint, EndpointSet, Priority};
+use crate::upstream::endpoint::{AddressIndex, Endpoint, EndpointSet, Priority};
 
 /// A cluster at run time: its settings, and their state.
 pub struct Cluster {
@@ -32,6 +34,10 @@ pub struct Cluster {
     /// Circuit breakers, shared by all workers; carried over while a cluster of the name exists.
     pub limits: Arc<CircuitBreakers>,
     pub metrics: Arc<ClusterMetrics>,
+    /// Endpoints were ejected, and its tables still have them.
+    pub stale: AtomicBool,
+    /// Notified when a cluster's tables are stale; one for all clusters.
+    pub rebuild: Arc<Notify>,
     /// The pointer that an EDS update swaps; read once per request.
     pub endpoints: ArcSwap<EndpointSet>,
 }
@@ -55,6 +61,18 @@ pub struct PickFor<'a> {
     pub exclude: &'a [SocketAddr],
     /// The client's destination; ORIGINAL_DST clusters dial it.
     pub original_dst: Option<SocketAddr>,
+    /// The request's hash, where it has one.
+    pub hash: Option<u64>,
+    /// The endpoint of the session to which the request belongs.
+    pub session: Option<SessionEndpoint>,
+}
+
+/// The endpoint that a session began with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionEndpoint {
+    pub address: SocketAddr,
+    /// Its requests go nowhere else.
+    pub strict: bool,
 }
 
 /// The endpoint an attempt goes to.
@@ -75,6 +93,8 @@ pub enum NoEndpoint {
     Unhealthy,
     #[error("the original destination is not known")]
     NoOriginalDestination,
+    #[error("the session's endpoint is gone")]
+    SessionEndpointGone,
 }
 
 impl Cluster {
@@ -113,9 +133,21 @@ impl Cluster {
             return self.original(what.original_dst, port_override);
         }
         let set = self.endpoints.load();
+        if let Some(session) = what.session {
+            match self.session_endpoint(&set, session.address) {
+                Err(none) if session.strict => return Err(none),
+                Err(_) => {}
+                picked => return picked,
+            }
+        }
+        let input = PickInput {
+            exclude: what.exclude,
+            hash: what.hash,
+            active: if self.lb.bounds_load() { self.active() } else { 0 },
+        };
         let choice = set
             .balance
-            .pick(self.lb, turn, what.exclude, random)
+            .pick(self.lb, turn, input, random)
             .ok_or(if set.ready {
                 NoEndpoint::Unhealthy
             } else {
@@ -126,6 +158,40 @@ impl Cluster {
             priority: choice.priority,
             panic: choice.panic,
         })
+    }
+
+    /// A session's endpoint, if it may have requests.
+    fn session_endpoint(
+        &self,
+        set: &EndpointSet,
+        address: SocketAddr,
+    ) -> Result<Picked, NoEndpoint> {
+        let found = set.find(address).ok_or(NoEndpoint::SessionEndpointGone)?;
+        let (priority, endpoint) = found;
+        let status = match endpoint.state.is_ejected() {
+            true => HealthStatus::Unhealthy,
+            false => endpoint.health,
+        };
+        if !self.session_health.allows(status) {
+            return Err(NoEndpoint::Unhealthy);
+        }
+        Ok(Picked {
+            endpoint: endpoint.clone(),
+            priority,
+            panic: false,
+        })
+    }
+
+    /// Requests in flight, with that for which an endpoint is picked; where there are none,
+    /// connections of TCP proxies.
+    fn active(&self) -> u32 {
+        match self.limits.active_requests() {
+            0 => {
+                let connections = self.metrics.active_connections.get();
+                u32::try_from(connections).map_or(1, |count| count.saturating_add(1))
+            }
+            requests => requests,
+        }
     }
 
     fn original(
@@ -145,6 +211,7 @@ impl Cluster {
             transport_metadata: Arc::default(),
             transport: self.transport_for(&[]),
             tunnel_port: None,
+            hash_key: None,
             health: HealthStatus::Healthy,
             state: Arc::new(HostState::default()),
             workload: None,
@@ -191,6 +258,19 @@ impl Cluster {
             .record(config, &endpoint.state, outcome, hosts, now, random);
         found.iter().for_each(|detection| self.note(detection));
         if found.iter().any(|d| d.result == DetectionResult::Ejected) {
+            // This is a worker, and tables take long to build.
+            if self.lb.is_hash() {
+                self.stale.store(true, Relaxed);
+                self.rebuild.notify_one();
+            } else {
+                self.refresh();
+            }
+        }
+    }
+
+    /// Builds tables that have become stale. For the control thread.
+    pub fn rebuild_tables(&self) {
+        if self.stale.swap(false, Relaxed) {
             self.refresh();
         }
     }
@@ -227,11 +307,13 @@ impl Cluster {
     /// Publishes new endpoints.
     pub fn set_endpoints(&self, priorities: Vec<Priority>, overprovisioning: u32) {
         self.replace(|before| EndpointSet {
-            balance: Balance::new(&priorities, overprovisioning, self.panic_threshold),
+            balance: Balance::new(&priorities, overprovisioning, self.panic_threshold)
+                .with_tables(self.lb),
             priorities: priorities.clone(),
             version: before.version.wrapping_add(1),
             overprovisioning,
             ready: true,
+            by_address: AddressIndex::new(&priorities),
         });
     }
 
@@ -244,11 +326,13 @@ impl Cluster {
                 &before.priorities,
                 before.overprovisioning,
                 self.panic_threshold,
-            ),
+            )
+            .with_tables(self.lb),
             priorities: before.priorities.clone(),
             version: before.version.wrapping_add(1),
             overprovisioning: before.overprovisioning,
             ready: before.ready,
+            by_address: before.by_address.clone(),
         });
     }
 

@@ -226,6 +226,7 @@ fn are_same(a: &[Priority], b: &[Priority]) -> bool {
     let same = |(a, b): (&Arc<Endpoint>, &Arc<Endpoint>)| {
         (a.address, a.weight, a.transport, a.tunnel_port, a.health)
             == (b.address, b.weight, b.transport, b.tunnel_port, b.health)
+            && a.hash_key == b.hash_key
             && (
                 &a.host_name,
                 &a.locality,

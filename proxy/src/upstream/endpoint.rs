@@ -23,11 +23,45 @@ pub struct EndpointSet {
     /// The endpoints that load balancing chooses from, by health and ejection. Derived from the
     /// fields above.
     pub balance: Balance,
+    /// Where the endpoints of sessions are found.
+    pub by_address: AddressIndex,
+}
+
+/// The places of endpoints, sorted by address. Endpoint sets of one assignment share it.
+#[derive(Clone, Default)]
+pub struct AddressIndex(Arc<[EndpointPlace]>);
+
+/// Priority, and place in it.
+type EndpointPlace = (u32, u32);
+
+impl AddressIndex {
+    pub fn new(priorities: &[Priority]) -> Self {
+        let mut all: Vec<(SocketAddr, EndpointPlace)> = Vec::new();
+        for (priority, group) in (0u32..).zip(priorities) {
+            let of_group = group.endpoints.iter().zip(0u32..);
+            all.extend(of_group.map(|(endpoint, place)| (endpoint.address, (priority, place))));
+        }
+        all.sort_unstable();
+        Self(all.into_iter().map(|(_, place)| place).collect())
+    }
 }
 
 impl EndpointSet {
     pub fn all(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.priorities.iter().flat_map(|p| &p.endpoints)
+    }
+
+    /// The endpoint at this address, with its priority; of several priorities the first.
+    pub fn find(&self, address: SocketAddr) -> Option<(u32, &Arc<Endpoint>)> {
+        let at = |&(priority, place): &EndpointPlace| {
+            let group = self.priorities.get(usize::try_from(priority).ok()?)?;
+            group.endpoints.get(usize::try_from(place).ok()?)
+        };
+        let places = &self.by_address.0;
+        let first = places.partition_point(|place| at(place).is_some_and(|e| e.address < address));
+        let place = places.get(first)?;
+        let found = at(place).filter(|endpoint| endpoint.address == address)?;
+        Some((place.0, found))
     }
 
     pub fn len(&self) -> usize {
@@ -57,10 +91,59 @@ pub struct Endpoint {
     pub transport: Option<u32>,
     /// Where it takes tunnels: `filter_metadata`, `anyam.tunnel: {port: 15008}`.
     pub tunnel_port: Option<u16>,
+    /// What it is hashed by in place of its address: `filter_metadata`, `envoy.lb: {hash_key: …}`.
+    pub hash_key: Option<Box<str>>,
     pub health: HealthStatus,
     /// Active requests, ejection, counters: carried over while the address stays.
     pub state: Arc<HostState>,
     /// Labels for telemetry, from `filter_metadata`, Istio's `istio: {workload:
     /// "name;namespace;canonical service;canonical revision;cluster"}`.
     pub workload: Option<Arc<Workload>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(priorities: &[&[&str]]) -> EndpointSet {
+        let endpoint = |address: &&str| {
+            Arc::new(Endpoint {
+                address: address.parse().unwrap(),
+                host_name: None,
+                weight: 1,
+                locality: None,
+                transport_metadata: Arc::default(),
+                transport: None,
+                tunnel_port: None,
+                hash_key: None,
+                health: HealthStatus::Healthy,
+                state: Arc::default(),
+                workload: None,
+            })
+        };
+        let priority = |addresses: &&[&str]| Priority {
+            endpoints: addresses.iter().map(endpoint).collect(),
+        };
+        let priorities: Vec<_> = priorities.iter().map(priority).collect();
+        EndpointSet {
+            by_address: AddressIndex::new(&priorities),
+            priorities,
+            ..EndpointSet::default()
+        }
+    }
+
+    #[test]
+    fn endpoints_are_found_by_address_in_their_first_priority() {
+        let (two, one) = ("10.0.0.2:80", "10.0.0.1:80");
+        let set = set(&[&[], &[two, "[::1]:80", one], &["10.0.0.1:81", two]]);
+        for (address, priority) in [(one, 1), (two, 1), ("[::1]:80", 1), ("10.0.0.1:81", 2)] {
+            let address = address.parse().unwrap();
+            let (found, endpoint) = set.find(address).unwrap();
+            assert_eq!((found, endpoint.address), (priority, address));
+        }
+        for absent in ["0.0.0.0:0", "10.0.0.1:82", "10.0.0.3:80", "[::2]:80"] {
+            assert!(set.find(absent.parse().unwrap()).is_none(), "{absent}");
+        }
+        assert!(EndpointSet::default().find(one.parse().unwrap()).is_none());
+    }
 }

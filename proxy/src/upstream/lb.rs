@@ -1,19 +1,30 @@
 //! Load balancing: priorities, panic, and the choice of one endpoint.
 //!
+//! - `table`: balancing by hash, with `ring` and `maglev`; `indices`: what tables consist of
+//! - `priority`: the health of one priority
+//!
 //! [`Balance`] is computed when endpoints, their health or an ejection change; a pick only reads it
-//! and draws. Randomness is injected. Source: Envoy's load balancing documentation (priority
-//! levels, degraded endpoints, panic threshold, overprovisioning).
+//! and draws, or looks a hash up. Randomness is injected. Source: Envoy's load balancing
+//! documentation (priority levels, degraded endpoints, panic threshold, overprovisioning).
+
+mod indices;
+mod maglev;
+mod priority;
+mod ring;
+mod table;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use self::priority::Tally;
+use self::table::HashTable;
 use crate::config::cluster::LbPolicy;
 use crate::config::endpoint::HealthStatus;
 use crate::upstream::endpoint::{Endpoint, Priority};
 
 /// Picks that were already tried are drawn again this often before a search.
-const REDRAWS: usize = 3;
+const REDRAWS: u32 = 3;
 
 /// Groups of endpoints with the share of picks each gets.
 #[derive(Default)]
@@ -32,6 +43,20 @@ struct Group {
     weights: Box<[u64]>,
     /// How far apart in a round two picks in a row are; see [`step`].
     step: u64,
+    /// Where a hash chooses.
+    table: Option<HashTable>,
+}
+
+/// What a pick depends on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PickInput<'a> {
+    /// Endpoints to be avoided while there are others.
+    pub exclude: &'a [SocketAddr],
+    /// For policies by hash; `None`: as at random.
+    pub hash: Option<u64>,
+    /// Requests or connections of the cluster in flight, this one included; read where
+    /// [`LbPolicy::bounds_load`].
+    pub active: u32,
 }
 
 /// State of a cluster's balancing that outlives its endpoint sets.
@@ -72,12 +97,12 @@ impl Balance {
             .map(|t| t.healthy.saturating_add(t.degraded))
             .fold(0, u32::saturating_add)
             .min(100);
-        let panics = |t: &Tally| {
-            t.total > 0 && available < 100 && t.share_available() < u64::from(panic_threshold)
-        };
+        let panics =
+            |t: &Tally| available < 100 && t.share_available() < u64::from(panic_threshold);
         let mut balance = Self::default();
         let mut bound: u32 = 0;
-        if available == 0 {
+        // Where every priority is in panic, health counts no more at all.
+        if available == 0 || tallies.iter().all(panics) {
             balance.spread_in_panic(priorities, panic_threshold);
             return balance;
         }
@@ -103,11 +128,29 @@ impl Balance {
                 balance.push(bound, index, panic, chosen.collect());
             }
         }
-        // Rounding leaves a few percent: they are the last group's.
-        if let Some(last) = balance.groups.last_mut() {
-            last.bound = 100;
-        }
+        balance.give_rest();
         balance
+    }
+
+    /// Builds what balancing by hash looks requests up in; without effect for other policies. Takes
+    /// long: not for workers.
+    #[must_use]
+    pub fn with_tables(mut self, policy: LbPolicy) -> Self {
+        if let LbPolicy::ConsistentHash(options) = policy {
+            for group in &mut self.groups {
+                group.table = Some(HashTable::new(&group.endpoints, &options));
+            }
+        }
+        self
+    }
+
+    /// Rounding leaves a few percent: they are the first group's, as in Envoy.
+    fn give_rest(&mut self) {
+        let bound = self.groups.last().map_or(0, |last| last.bound);
+        let rest = 100u32.saturating_sub(bound);
+        for group in &mut self.groups {
+            group.bound = group.bound.saturating_add(rest);
+        }
     }
 
     /// No endpoint of any priority is healthy: all endpoints, by their number. A threshold of 0
@@ -117,16 +160,14 @@ impl Balance {
         if total == 0 || panic_threshold == 0 {
             return;
         }
-        let mut seen: usize = 0;
+        let mut bound: u32 = 0;
         for (index, priority) in priorities.iter().enumerate() {
-            if priority.endpoints.is_empty() {
-                continue;
-            }
-            seen = seen.saturating_add(priority.endpoints.len());
-            let bound = seen.saturating_mul(100).checked_div(total).unwrap_or(100);
-            let bound = u32::try_from(bound).unwrap_or(100);
+            let share = priority.endpoints.len().saturating_mul(100);
+            let share = share.checked_div(total).unwrap_or(100);
+            bound = bound.saturating_add(u32::try_from(share).unwrap_or(100));
             self.push(bound, index, true, priority.endpoints.clone());
         }
+        self.give_rest();
     }
 
     /// Adds a group. A group without endpoints is not added: its share goes to the next.
@@ -154,29 +195,41 @@ impl Balance {
             panic,
             endpoints: endpoints.into(),
             weights,
+            table: None,
         });
     }
 
-    /// One endpoint; `None`: there is none. Endpoints in `exclude` are avoided while there are
-    /// others.
+    /// One endpoint; `None`: there is none.
     pub fn pick(
         &self,
         policy: LbPolicy,
         turn: &RoundRobinCursor,
-        exclude: &[SocketAddr],
+        what: PickInput<'_>,
         random: &mut fastrand::Rng,
     ) -> Option<Choice> {
-        let group = self.group(random)?;
-        let mut index = group.draw(policy, turn, random)?;
+        let PickInput {
+            exclude,
+            hash,
+            active,
+        } = what;
+        let hash = policy
+            .is_hash()
+            .then(|| hash.unwrap_or_else(|| random.u64(..)));
+        let group = self.group(hash, random)?;
+        let mut draw = |attempt| match (hash, &group.table) {
+            (Some(hash), Some(table)) => table.choose(&group.endpoints, hash, attempt, active),
+            _ => group.draw(policy, turn, random),
+        };
+        let mut index = draw(0)?;
         if exclude.is_empty() {
             return group.choice(index);
         }
         let tried = |endpoint: &Arc<Endpoint>| exclude.contains(&endpoint.address);
-        for _ in 0..REDRAWS {
+        for attempt in 1..=REDRAWS {
             if !group.endpoints.get(index).is_some_and(tried) {
                 return group.choice(index);
             }
-            index = group.draw(policy, turn, random)?;
+            index = draw(attempt)?;
         }
         // From where the last draw fell, so that the first of a list does not get them all.
         let (before, from) = group.endpoints.split_at_checked(index)?;
@@ -191,11 +244,12 @@ impl Balance {
         }
     }
 
-    fn group(&self, random: &mut fastrand::Rng) -> Option<&Group> {
+    fn group(&self, hash: Option<u64>, random: &mut fastrand::Rng) -> Option<&Group> {
         if self.groups.len() < 2 {
             return self.groups.first();
         }
-        let drawn = random.u32(0..100);
+        // The remainder is below 100.
+        let drawn = hash.map_or_else(|| random.u32(0..100), |hash| (hash % 100) as u32);
         self.groups
             .iter()
             .find(|group| drawn < group.bound)
@@ -234,7 +288,7 @@ impl Group {
         }
         Some(match policy {
             LbPolicy::RoundRobin => self.next(turn),
-            LbPolicy::Random => random.usize(0..count),
+            LbPolicy::Random | LbPolicy::ConsistentHash(_) => random.usize(0..count),
             LbPolicy::LeastRequest { choices, bias } => {
                 let mut best = self.weighted(random);
                 if bias == 0.0 {
@@ -308,38 +362,6 @@ fn status(endpoint: &Endpoint) -> HealthStatus {
         return HealthStatus::Unhealthy;
     }
     endpoint.health
-}
-
-/// Health of one priority. `healthy` and `degraded` in percent, overprovisioned.
-struct Tally {
-    total: u64,
-    usable: u64,
-    healthy: u32,
-    degraded: u32,
-}
-
-impl Tally {
-    fn new(statuses: &[HealthStatus], overprovisioning: u32) -> Self {
-        let count = |kind| statuses.iter().filter(|status| **status == kind).count() as u64;
-        let total = statuses.len() as u64;
-        let (healthy, degraded) = (count(HealthStatus::Healthy), count(HealthStatus::Degraded));
-        let percent = |count: u64| {
-            let share = count.saturating_mul(overprovisioning.into());
-            let share = share.checked_div(total).unwrap_or(0);
-            u32::try_from(share.min(100)).unwrap_or(100)
-        };
-        Self {
-            total,
-            usable: healthy.saturating_add(degraded),
-            healthy: percent(healthy),
-            degraded: percent(degraded),
-        }
-    }
-
-    fn share_available(&self) -> u64 {
-        let share = self.usable.saturating_mul(100).checked_div(self.total);
-        share.unwrap_or(0)
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! - `cluster`: picking an endpoint, publishing endpoints, reporting to outlier detection
 //! - `endpoint`: one, and the set of a cluster; `endpoints`: made for a cluster out of addresses,
 //!   state carried over
-//! - `lb`: priorities, panic, round robin, least request, random
+//! - `lb`: priorities, panic, round robin, least request, random, ring hash, Maglev; `hash`: hashes
+//!   of requests and endpoints
 //! - `host`: the state of one endpoint; `limits`: circuit breakers; `outlier`: ejection
 //! - `connect`: dialling
 //! - `dns`: names resolved; periodic work is in `app::maintenance`
@@ -25,6 +26,7 @@ pub mod connect;
 pub mod dns;
 pub mod endpoint;
 pub mod endpoints;
+pub mod hash;
 pub mod host;
 pub mod lb;
 pub mod limits;

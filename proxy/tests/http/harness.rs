@@ -128,6 +128,8 @@ impl Setup {
             },
             connect_timeout: Duration::from_secs(2),
             lb: LbPolicy::RoundRobin,
+            hash_policy: None,
+            session_health: Default::default(),
             transport: vec![TransportMatch {
                 name: "raw".into(),
                 criteria: Vec::new(),
@@ -162,6 +164,8 @@ impl Setup {
             turn: Arc::default(),
             limits: CircuitBreakers::new(self.thresholds),
             metrics: Arc::new(self.families.clusters.handles("shop")),
+            stale: Default::default(),
+            rebuild: Arc::default(),
             endpoints: arc_swap::ArcSwap::from_pointee(EndpointSet::default()),
             def,
         };
@@ -174,6 +178,7 @@ impl Setup {
                 transport_metadata: Arc::default(),
                 transport: Some(0),
                 tunnel_port: None,
+                hash_key: None,
                 health: self.health,
                 state: Arc::default(),
                 workload: None,

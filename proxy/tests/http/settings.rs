@@ -52,6 +52,7 @@ pub fn forward() -> RouteAction {
         max_stream_duration: None,
         max_grpc_timeout: None,
         retry: None,
+        hash_policy: None,
         upgrades: Vec::new(),
         rate_limits: RouteRateLimits::default(),
         mirrors: Vec::new(),

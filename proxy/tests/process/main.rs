@@ -14,12 +14,13 @@
 //! - `ready`: `anyam-proxy wait`
 //! - `shutdown`: SIGTERM, with connections of either direction
 //! - `redirect`: netfilter rules, in network namespaces of the test's own
-//! - `filters`: each HTTP filter beside a stock Envoy
+//! - `filters`: each HTTP filter beside a stock Envoy; `balancing`: the choice of endpoints
 //! - `heads`: limits of response heads
 
 #![allow(clippy::unwrap_used)]
 
 mod authorisation;
+mod balancing;
 mod chains;
 mod edge;
 #[path = "../shared/envoy.rs"]

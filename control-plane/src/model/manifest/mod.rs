@@ -1,15 +1,17 @@
 //! What users write: one typed object a manifest, checked while it is read.
 //!
 //! - [`object`], [`values`], [`families`]: what all objects share; values checked while they are read
-//! - [`read`]: a manifest into one of [`service`], [`endpoint_slice`], [`workload`], [`route`] (with [`route_spec`],
-//!   [`connection_route_spec`], [`match_spec`], [`filter_spec`], [`cors_spec`], [`path_edit_spec`],
+//! - [`read`]: a manifest into one of [`service`] (with `session_affinity`), [`endpoint_slice`],
+//!   [`workload`], [`route`] (with [`route_spec`], [`connection_route_spec`], [`match_spec`],
+//!   [`filter_spec`], [`cors_spec`], [`path_edit_spec`], [`session_spec`],
 //!   [`reference`](mod@reference)),
-//!   [`authorization`], [`policy`] (with [`resilience`]), [`grant`], [`backend_tls_policy`],
-//!   [`config_map`]; [`selector`]: which workloads a policy is for
+//!   [`authorization`], [`policy`] (with [`resilience`], [`balancing`]), [`grant`],
+//!   [`backend_tls_policy`], [`config_map`]; [`selector`]: which workloads a policy is for
 //! - [`schema`]: JSON schemas of the values in our own kinds
 
 pub mod authorization;
 pub mod backend_tls_policy;
+pub mod balancing;
 pub mod config_map;
 pub mod connection_route_spec;
 pub mod cors_spec;
@@ -29,5 +31,7 @@ pub mod route_spec;
 pub mod schema;
 pub mod selector;
 pub mod service;
+mod session_affinity;
+pub mod session_spec;
 pub mod values;
 pub mod workload;

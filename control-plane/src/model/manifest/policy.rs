@@ -6,6 +6,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
+use super::balancing::{self, HashOn, LoadBalancer, MAX_HASH_RULES};
 use super::object::{self, FieldError, MAX_TARGETS, Meta, Target, TargetRef};
 use super::resilience::{Limits, OutlierSpec, RetryBudget, RetrySpec, more_than_zero};
 use super::schema;
@@ -247,7 +248,11 @@ pub struct BackendPolicy {
 /// Settings of calls to services.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("required" = ["targetRefs"]))]
+#[schemars(extend("required" = ["targetRefs"], "x-kubernetes-validations" = schema::rule(
+    "!has(self.hashOn) || size(self.hashOn) == 0 || \
+        (has(self.loadBalancer) && self.loadBalancer in ['RingHash', 'Maglev'])",
+    "hashOn needs loadBalancer: RingHash or Maglev",
+)))]
 pub struct BackendSpec {
     /// Services of the policy's namespace.
     #[serde(default)]
@@ -257,9 +262,14 @@ pub struct BackendSpec {
         "only a whole Service (group \"\") can be targeted",
     )))]
     target_refs: Vec<TargetRef>,
-    /// Load balancing policy.
+    /// Load balancing policy. Default: LeastRequest; RingHash by the caller's address where the
+    /// Service has `sessionAffinity: ClientIP`.
     #[serde(default)]
     pub load_balancer: Option<LoadBalancer>,
+    /// What RingHash and Maglev hash; all of it together. Default: the caller's address.
+    #[serde(default)]
+    #[schemars(length(max = MAX_HASH_RULES))]
+    pub hash_on: Vec<HashOn>,
     /// Ejection of failing endpoints.
     #[serde(default)]
     pub outlier_detection: Option<OutlierSpec>,
@@ -294,13 +304,6 @@ pub struct BackendSpec {
     pub tcp_transport: Option<TcpTransport>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
-pub enum LoadBalancer {
-    LeastRequest,
-    RoundRobin,
-    Random,
-}
-
 impl BackendPolicy {
     /// # Errors
     /// Fields that contradict each other.
@@ -323,6 +326,7 @@ impl BackendPolicy {
                 "at least one Service is needed",
             ));
         }
+        balancing::check(spec.load_balancer, &spec.hash_on, &mut errors);
         if let Some(retry) = &spec.retry {
             retry.check("spec.retry", &mut errors);
         }

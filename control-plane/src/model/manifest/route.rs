@@ -46,6 +46,25 @@ pub struct Rule {
     pub backends: Vec<Backend>,
     pub timeouts: Timeouts,
     pub retry: Option<Retry>,
+    pub session: Option<SessionPersistence>,
+}
+
+/// GEP-1619: the requests of a session go to one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionPersistence {
+    /// Of the cookie or header; `None`: made of the rule's.
+    pub name: Option<String>,
+    pub carrier: SessionCarrier,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionCarrier {
+    Cookie {
+        /// `None`: until the client ends.
+        lasts: Option<Duration>,
+    },
+    /// A header of responses, which the client repeats.
+    Header,
 }
 
 /// All of its parts have to match.

@@ -10,6 +10,7 @@ use super::match_spec::MatchSpec;
 use super::object::{FieldError, Kind, Meta};
 use super::reference::reference;
 use super::route::{Backend, Filters, Match, Parent, Retry, Rewrite, Route, Rule, Timeouts};
+use super::session_spec::SessionSpec;
 use super::values::{self, Span};
 
 /// Gateway API's own bounds.
@@ -78,6 +79,8 @@ struct RuleSpec<M> {
     timeouts: TimeoutSpec,
     #[serde(default)]
     retry: Option<RouteRetrySpec>,
+    #[serde(default)]
+    session_persistence: Option<SessionSpec>,
 }
 
 reference! {
@@ -123,6 +126,7 @@ impl Route {
                 backends: Vec::new(),
                 timeouts: Timeouts::default(),
                 retry: None,
+                session: None,
             });
         }
         let specs = spec.rules.unwrap_or_default();
@@ -245,9 +249,14 @@ impl<M: MatchSpec> RuleSpec<M> {
             let message = format!("a GRPCRoute has no {which}");
             errors.push(FieldError::new(format!("{at}.filters"), message));
         }
+        let at_session = format!("{at}.sessionPersistence");
+        let session = self
+            .session_persistence
+            .map(|session| session.read(&at_session, &backends, errors));
         Rule {
             name: self.name,
             matches,
+            session,
             filters,
             backends,
             timeouts: self.timeouts.read(&format!("{at}.timeouts"), errors),

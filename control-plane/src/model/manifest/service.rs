@@ -10,6 +10,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, Unexpected, Visitor};
 
 use super::families::{Families, IpFamily};
 use super::object::{FieldError, Meta};
+use super::session_affinity::{SessionAffinity, SessionAffinityConfig};
 use super::values::check_name;
 
 /// What a port carries, as far as it is declared.
@@ -100,6 +101,8 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// What a cluster's EndpointSlice controller makes hints of.
     pub traffic_distribution: Option<String>,
+    /// `sessionAffinity: ClientIP`: calls of one address go to one endpoint.
+    pub client_ip_affinity: bool,
     /// Names of ports left out because they are not TCP.
     pub left_out: Vec<String>,
     /// Fields that the mesh does not support, and does not use.
@@ -164,7 +167,7 @@ pub struct ServiceSpec {
     #[serde(default)]
     publish_not_ready_addresses: bool,
     #[serde(default)]
-    session_affinity: Option<String>,
+    session_affinity: SessionAffinity,
     #[serde(default)]
     internal_traffic_policy: Option<InternalTrafficPolicy>,
     #[serde(default, rename = "externalTrafficPolicy")]
@@ -190,9 +193,8 @@ pub struct ServiceSpec {
     _load_balancer_ip: IgnoredAny,
     #[serde(default, rename = "loadBalancerSourceRanges")]
     _load_balancer_source_ranges: IgnoredAny,
-    /// Only settings of `sessionAffinity: ClientIP`, which is not used.
-    #[serde(default, rename = "sessionAffinityConfig")]
-    _session_affinity_config: IgnoredAny,
+    #[serde(default)]
+    session_affinity_config: Option<SessionAffinityConfig>,
     #[serde(default)]
     traffic_distribution: Option<String>,
 }
@@ -243,18 +245,11 @@ impl Service {
     /// Fields that contradict each other.
     pub fn new(meta: Meta, spec: ServiceSpec) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
-        // It chooses among endpoints, all of which the Service leads to: it is served without.
-        let unsupported = [("sessionAffinity", &spec.session_affinity, "None")]
-            .into_iter()
-            .filter_map(|(field, value, supported)| {
-                let value = value.as_deref().filter(|value| *value != supported)?;
-                let message = format!(
-                    "`{value}` is not supported by the mesh, and not used; supported: {supported}"
-                );
-                Some(FieldError::new(format!("spec.{field}"), message))
-            })
-            .collect();
-        if spec.service_type == ServiceType::ExternalName {
+        // They choose among endpoints, all of which the Service leads to: it is served without.
+        let external_name = spec.service_type == ServiceType::ExternalName;
+        let config = spec.session_affinity_config;
+        let unsupported: Vec<_> = spec.session_affinity.unsupported(config, external_name).into_iter().collect();
+        if external_name {
             return external(meta, spec.external_name, unsupported);
         }
         let mut left_out = Vec::new();
@@ -302,6 +297,7 @@ impl Service {
             local: !headless && spec.internal_traffic_policy == Some(InternalTrafficPolicy::Local),
             publish_not_ready: spec.publish_not_ready_addresses,
             traffic_distribution: spec.traffic_distribution,
+            client_ip_affinity: spec.session_affinity == SessionAffinity::ClientIP,
             left_out,
             unsupported,
             external_name: None,
@@ -333,6 +329,7 @@ fn external(
             local: false,
             publish_not_ready: false,
             traffic_distribution: None,
+            client_ip_affinity: false,
             left_out: Vec::new(),
             unsupported,
             external_name: Some(name.to_owned()),

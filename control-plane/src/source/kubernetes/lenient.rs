@@ -284,7 +284,7 @@ mod tests {
         let spec = json!({
             "sessionAffinity": "ClientIP", "brandNew": {"a": 1},
             "ports": [{"port": 80, "newer": true}, {"port": 0, "name": "x"}, {"port": 81, "name": "y"}],
-            "clusterIP": "10.0.0.1",
+            "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}, "clusterIP": "10.0.0.1",
         });
         let (object, left_out) = parts(Kind::Service, spec);
         let Some(Object::Service(service)) = object else {
@@ -303,7 +303,9 @@ mod tests {
         );
         // The Service says that itself, whatever its source.
         let unsupported: Vec<_> = service.unsupported.iter().map(|it| &it.path).collect();
-        assert_eq!(unsupported, ["spec.sessionAffinity"]);
+        let timeout = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+        assert_eq!(unsupported, [timeout]);
+        assert!(service.client_ip_affinity);
     }
 
     #[test]
@@ -333,7 +335,7 @@ mod tests {
         let (it, left_out) = route(json!([
             {"filters": [{"type": "Magic"}], "backendRefs": [{"name": "a", "port": 80}], "timeouts": {"request": "1s"}},
             {"backendRefs": [{"name": "a", "port": 80, "weight": 9}, {"name": "b", "port": 80, "weight": 1, "x": 1}]},
-            {"backendRefs": [{"name": "c", "port": 80}], "sessionPersistence": {}},
+            {"backendRefs": [{"name": "c", "port": 80}], "sessionPersistence": {"idleTimeout": "1h"}},
         ]));
         assert!(it.rules[0].backends.is_empty());
         let shares = it.rules[1].backends.iter();
@@ -343,12 +345,13 @@ mod tests {
             [(BackendKind::Service, 9), (BackendKind::Unreadable, 1)]
         );
         assert_eq!(it.rules[2].backends.len(), 1);
+        assert!(it.rules[2].session.is_some());
         assert_eq!(
             left_out,
             [
                 "spec.rules[0].filters[0].type",
                 "spec.rules[1].backendRefs[1].x",
-                "spec.rules[2].sessionPersistence"
+                "spec.rules[2].sessionPersistence.idleTimeout"
             ]
         );
     }

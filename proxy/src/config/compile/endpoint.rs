@@ -173,6 +173,10 @@ fn endpoint(
         )?),
         None => None,
     };
+    let hash_key = filters
+        .and_then(|f| f.get("envoy.lb")?.fields.get("hash_key"))
+        .and_then(text)
+        .filter(|key| !key.is_empty());
     let workload = filters
         .and_then(|f| f.get("istio")?.fields.get("workload"))
         .and_then(text)
@@ -186,6 +190,7 @@ fn endpoint(
         locality,
         transport_metadata,
         tunnel_port,
+        hash_key: hash_key.map(Into::into),
         health,
         workload,
     })

@@ -49,6 +49,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use prometheus::IntCounter;
+use tokio::sync::Notify;
 use xds_proto::envoy::config::cluster::v3 as cluster_pb;
 use xds_proto::envoy::config::endpoint::v3 as endpoint_pb;
 use xds_proto::envoy::config::listener::v3 as listener_pb;
@@ -93,6 +94,8 @@ pub struct Compiler {
     filter_names: FilterNames,
     /// Assignments by EDS service name: any number of clusters may ask for one, now or later.
     assignments: HashMap<Name, Arc<Assignment>>,
+    /// Of all clusters ([`Cluster::rebuild`]).
+    rebuild: Arc<Notify>,
     services: known::Services,
     peers: known::PeerAddresses,
     referrers: known::Referrers,
@@ -189,6 +192,7 @@ impl Compiler {
             counts: Counts::new(registry)?,
             filter_names: FilterNames::default(),
             assignments: HashMap::new(),
+            rebuild: Arc::default(),
             services: known::Services::default(),
             peers: known::PeerAddresses::default(),
             referrers: known::Referrers::default(),

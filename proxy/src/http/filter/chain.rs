@@ -2,6 +2,7 @@
 
 use super::{
     StreamFilters, compressor, cors, decompressor, fault, header_mutation, local_ratelimit, rbac,
+    stateful_session,
 };
 use crate::config::filter::{FilterConfig, HttpFilter};
 use crate::config::route::Route;
@@ -110,6 +111,10 @@ impl Exchange<'_, '_> {
                 }
                 Ok(fault.abort(&mut self.info))
             }
+            FilterConfig::StatefulSession(own) => {
+                stateful_session::on_request(own, of_route, place, info);
+                Ok(None)
+            }
             FilterConfig::Buffer(own) => {
                 let most = match of_route {
                     Some(FilterConfig::Buffer(most)) => *most,
@@ -164,6 +169,7 @@ pub fn on_response(info: &mut StreamInfo, mut body: BodyLength) {
             }
             FilterConfig::Cors(_) => cors::on_response(place, info),
             FilterConfig::LocalRateLimit(_) => local_ratelimit::on_response(place, info),
+            FilterConfig::StatefulSession(_) => stateful_session::on_response(place, info),
             FilterConfig::Compressor(own) => {
                 let all = manager.filters.iter().filter_map(on_route);
                 let all = all.filter_map(|(config, _)| match config {

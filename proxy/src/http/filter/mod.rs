@@ -3,7 +3,7 @@
 //!
 //! - `chain`: runs the filters over a request and its response; `wait`: what a filter may wait for
 //! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `header_mutation`, `compressor` with
-//!   `accept_encoding` and `encoder`, `decompressor` with `decoder`: a file per filter
+//!   `accept_encoding` and `encoder`, `decompressor` with `decoder`, `stateful_session`: a file per filter
 //! - `body`: a body through the filters that change it; `throttle`: at the rate that one sets
 //!
 //! Filters are an enum and are called directly: a chain costs what its filters do, and only a filter
@@ -23,6 +23,7 @@ mod fault;
 mod header_mutation;
 mod local_ratelimit;
 pub(crate) mod rbac;
+mod stateful_session;
 mod throttle;
 mod wait;
 
@@ -58,6 +59,7 @@ enum FilterState {
     Cors(cors::Allowed),
     LocalRateLimit(local_ratelimit::CheckedLimit),
     Compressor(accept_encoding::AcceptEncoding),
+    StatefulSession(stateful_session::StreamSession),
 }
 
 impl StreamFilters {

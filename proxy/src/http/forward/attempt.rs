@@ -23,7 +23,7 @@ use crate::http::request::response;
 use crate::http::request::stream_info::StreamInfo;
 use crate::message::head::HeaderId;
 use crate::metrics::ResponseFlags;
-use crate::upstream::cluster::PickFor;
+use crate::upstream::cluster::{NoEndpoint, PickFor};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::host::Active;
 use crate::upstream::limits::Permit;
@@ -169,18 +169,31 @@ impl<'a, 'd> Attempts<'a, 'd> {
     }
 
     async fn once(&mut self, avoid: bool) -> Result<UpstreamResponse, AttemptFailure> {
+        // Only for the first attempt: a retry may go to another endpoint, as in Envoy.
+        let session = match self.info.attempts {
+            0 => self.info.filters.session(),
+            _ => None,
+        };
         let picked = self.plan.cluster.pick(
             PickFor {
                 exclude: if avoid { &self.tried } else { &[] },
                 original_dst: self.info.downstream.original_dst,
+                hash: self.plan.hash,
+                session: session.map(|(endpoint, _)| endpoint),
             },
             &mut fastrand::Rng::new(),
         );
         let endpoint = match picked {
             Ok(picked) => picked.endpoint,
-            Err(_) => {
+            Err(why) => {
                 self.plan.cluster.metrics.no_endpoint.inc();
-                return Err(Failure::NoEndpoint.into());
+                let failure = match (why, session) {
+                    (NoEndpoint::SessionEndpointGone, Some((_, status))) => {
+                        Failure::SessionEndpointGone(status)
+                    }
+                    _ => Failure::NoEndpoint,
+                };
+                return Err(failure.into());
             }
         };
         self.tried.push(endpoint.address);

@@ -17,6 +17,8 @@ pub struct ForwardPlan<'a> {
     pub action: &'a RouteAction,
     pub cluster: Arc<Cluster>,
     pub framing: Framing,
+    /// By which an endpoint is chosen, where the cluster balances by hash.
+    pub(super) hash: Option<u64>,
     /// The request is an upgrade, which begins after its body.
     pub(super) upgrade_follows_body: bool,
     /// The upstream sees the number of the attempt.
@@ -29,8 +31,10 @@ impl<'a> ForwardPlan<'a> {
         framing: Framing,
         action: &'a RouteAction,
         cluster: Arc<Cluster>,
+        hash: Option<u64>,
     ) -> Self {
         Self {
+            hash,
             upgrade_follows_body: upgrade::follows_body(&info.request, &framing),
             counts_attempts: info.virtual_host().is_some_and(|h| h.include_attempt_count),
             action,

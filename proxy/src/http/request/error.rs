@@ -47,6 +47,8 @@ pub enum Failure {
     // By the upstream.
     /// No healthy endpoint.
     NoEndpoint,
+    /// That of its strict session is gone; with the status that the filter configures.
+    SessionEndpointGone(u16),
     /// A circuit breaker rejected it; the argument names the breaker.
     Overflow(&'static str),
     /// Why, in words.
@@ -99,6 +101,7 @@ impl Failure {
             | Self::Overloaded
             | Self::Unsupported(_) => Blame::Here,
             Self::NoEndpoint
+            | Self::SessionEndpointGone(_)
             | Self::Overflow(_)
             | Self::Connect(_)
             | Self::ConnectTimeout
@@ -117,7 +120,11 @@ impl Failure {
     pub fn reached_no_upstream(&self) -> bool {
         matches!(
             self,
-            Self::NoEndpoint | Self::Connect(_) | Self::ConnectTimeout | Self::Refused
+            Self::NoEndpoint
+                | Self::SessionEndpointGone(_)
+                | Self::Connect(_)
+                | Self::ConnectTimeout
+                | Self::Refused
         )
     }
 
@@ -173,6 +180,7 @@ impl Failure {
             Self::Overloaded => v(503, F::OVERLOAD_MANAGER, OVERLOADED),
             Self::Unsupported(what) => unsupported(what),
             Self::NoEndpoint => v(503, F::NO_HEALTHY_UPSTREAM, NO_ENDPOINT),
+            Self::SessionEndpointGone(status) => v(*status, F::NO_HEALTHY_UPSTREAM, NO_ENDPOINT),
             Self::Overflow(which) => overflow(which),
             Self::Connect(why) => not_connected(why),
             Self::ConnectTimeout => v(503, F::UPSTREAM_CONNECTION_FAILURE, CONNECT_LATE),

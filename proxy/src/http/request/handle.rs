@@ -14,7 +14,7 @@ use super::local_reply;
 use super::local_reply::Reply;
 use super::response;
 use super::stream_info::{AuthorisedHead, StreamInfo};
-use super::{plan, redirect, rewrite, target};
+use super::{hash, plan, redirect, rewrite, target};
 use crate::config::endpoint::HealthStatus;
 use crate::config::route::{Action, Route, RouteAction};
 use crate::dispatcher::timer::Timer;
@@ -281,6 +281,8 @@ impl Exchange<'_, '_> {
             .cluster
             .ok_or(Failure::NoCluster(forward.cluster_not_found))?;
         self.info.cluster = Some(cluster.clone());
+        // Before the route changes anything that is hashed.
+        let hash = hash::of(&cluster, forward, &mut self.info);
         let weighted = chosen.weighted;
         let timeout = super::timeout::of(&self.info.request, forward);
         let edits = weighted.map(|entry| &entry.request_headers);
@@ -296,7 +298,7 @@ impl Exchange<'_, '_> {
         let deadlines = Deadlines::of_stream(self.timer, &self.info, idle);
         let (received, filters) = (self.body.take(), self.info.filters.request_body.take());
         let (conn, info, down) = (self.conn, &mut self.info, &mut *self.down);
-        let plan = ForwardPlan::new(info, framing, forward, cluster.clone());
+        let plan = ForwardPlan::new(info, framing, forward, cluster.clone(), hash);
         let mut attempts = Attempts::new(conn, info, down, plan, deadlines);
         match received {
             Some(body) => attempts.upload.pump = RequestPump::received(*body, filters),

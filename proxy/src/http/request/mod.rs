@@ -3,7 +3,7 @@
 //! - `headers` (sanitised, edited), `response` (those of responses) with `client_cert` and `request_id`; `target`: path and
 //!   authority, normalised; [`plan`] with [`matching`]: the request's route
 //! - `redirect`, `rewrite`: the route's changes to the request; `deadline`, `timeout`: how long it
-//!   may take
+//!   may take; `hash`: what chooses its endpoint
 //! - `local_reply`: responses that the proxy makes for an [`error`]
 //! - [`stream_info`]: the record of a request, for logs, metrics and taps
 
@@ -11,6 +11,7 @@ pub(crate) mod client_cert;
 pub(super) mod deadline;
 pub mod error;
 pub(super) mod handle;
+mod hash;
 pub(crate) mod headers;
 pub(crate) mod local_reply;
 pub mod matching;

@@ -83,6 +83,9 @@ pub fn finish_upstream(
         info.response
             .set(HeaderId::XEnvoyAttemptCount, count.as_bytes());
     }
+    for cookie in std::mem::take(&mut info.set_cookies) {
+        info.response.append(HeaderId::SetCookie, &cookie);
+    }
     edit(
         info,
         HeadSide::Response,

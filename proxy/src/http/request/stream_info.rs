@@ -125,6 +125,8 @@ pub struct StreamInfo {
     pub upstream_failure: Option<Box<str>>,
     /// Upstream requests begun.
     pub attempts: u32,
+    /// `set-cookie` headers for the response, of cookies that were made to hash by.
+    pub set_cookies: Vec<Box<[u8]>>,
     /// State of the filter chain.
     pub filters: StreamFilters,
     /// Chooses among routes that take a share, and among weighted clusters; uniform over all of `u64`.
@@ -185,6 +187,7 @@ impl StreamInfo {
             upstream: None,
             upstream_failure: None,
             attempts: 0,
+            set_cookies: Vec::new(),
             filters: StreamFilters::default(),
             draw: 0,
             authorised_by: Cell::default(),

@@ -56,13 +56,14 @@ pub(super) fn cluster(
     let what = crate::upstream::cluster::PickFor {
         exclude: &[],
         original_dst: context.original_dst,
+        ..Default::default()
     };
     match cluster.peek(what, &mut fastrand::Rng::new()) {
         Ok(picked) => {
-            let why = if picked.panic {
-                "picked in panic: too few are healthy"
-            } else {
-                "a pick now"
+            let why = match (picked.panic, cluster.lb.is_hash()) {
+                (true, _) => "picked in panic: too few are healthy",
+                (false, true) => "a pick now without a hash: what a call has of it chooses among all",
+                (false, false) => "a pick now",
             };
             let subject = picked.endpoint.address.to_string();
             decisions.push("endpoint", Outcome::Chosen, &subject, why);

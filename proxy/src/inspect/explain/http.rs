@@ -201,6 +201,7 @@ fn filters(
             FilterConfig::Cors(_) => "answers preflight requests of allowed origins",
             FilterConfig::HeaderMutation(_) => "may change headers, which is not tried here",
             FilterConfig::Buffer(_) => "waits for the request's whole body",
+            FilterConfig::StatefulSession(_) => "keeps a session on one endpoint",
             FilterConfig::Compressor(_) => "may compress the request or the response",
             FilterConfig::Decompressor(_) => "may decompress the request or the response",
             // Only a route's.

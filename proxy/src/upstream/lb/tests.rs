@@ -19,6 +19,7 @@ fn endpoint(port: u16, weight: u32, health: HealthStatus) -> Arc<Endpoint> {
         transport_metadata: Arc::default(),
         transport: None,
         tunnel_port: None,
+        hash_key: None,
         health,
         state: Arc::new(HostState::default()),
         workload: None,
@@ -50,7 +51,9 @@ fn tally(balance: &Balance, policy: LbPolicy, picks: usize) -> HashMap<u16, usiz
     let mut random = fastrand::Rng::with_seed(42);
     let mut seen = HashMap::new();
     for _ in 0..picks {
-        let choice = balance.pick(policy, &turn, &[], &mut random).unwrap();
+        let choice = balance
+            .pick(policy, &turn, PickInput::default(), &mut random)
+            .unwrap();
         *seen.entry(choice.endpoint.address.port()).or_default() += 1;
     }
     seen
@@ -100,7 +103,7 @@ proptest! {
             .map(|port| SocketAddr::from(([10, 0, 0, 1], port)))
             .collect();
         let mut random = fastrand::Rng::with_seed(seed);
-        let choice = balance.pick(LEAST, &RoundRobinCursor::default(), &exclude, &mut random).unwrap();
+        let choice = balance.pick(LEAST, &RoundRobinCursor::default(), PickInput { exclude: &exclude, ..PickInput::default() }, &mut random).unwrap();
         prop_assert_eq!(exclude.contains(&choice.endpoint.address), exclude.len() == count);
     }
 }
@@ -169,12 +172,22 @@ fn no_healthy_host_is_panic_or_nothing() {
     let mut random = fastrand::Rng::with_seed(1);
     assert!(
         strict
-            .pick(LEAST, &RoundRobinCursor::default(), &[], &mut random)
+            .pick(
+                LEAST,
+                &RoundRobinCursor::default(),
+                PickInput::default(),
+                &mut random
+            )
             .is_none()
     );
     assert!(
         Balance::default()
-            .pick(LEAST, &RoundRobinCursor::default(), &[], &mut random)
+            .pick(
+                LEAST,
+                &RoundRobinCursor::default(),
+                PickInput::default(),
+                &mut random
+            )
             .is_none()
     );
 }
@@ -214,7 +227,7 @@ fn every_balance_can_be_picked_from_while_endpoints_are_ejected_and_released() {
             let policy = [LbPolicy::RoundRobin, LbPolicy::Random, LEAST][round % 3];
             let empty = |group: &Group| group.endpoints.is_empty();
             assert!(!balance.groups.iter().any(empty), "in round {round}");
-            let picked = balance.pick(policy, &turn, &[], &mut random);
+            let picked = balance.pick(policy, &turn, PickInput::default(), &mut random);
             assert!(picked.is_some());
         }
     });
@@ -226,9 +239,77 @@ fn a_group_without_endpoints_is_none() {
     balance.push(50, 0, false, Vec::new());
     let mut random = fastrand::Rng::with_seed(1);
     for policy in [LbPolicy::RoundRobin, LbPolicy::Random, LEAST] {
-        let picked = balance.pick(policy, &RoundRobinCursor::default(), &[], &mut random);
+        let picked = balance.pick(
+            policy,
+            &RoundRobinCursor::default(),
+            PickInput::default(),
+            &mut random,
+        );
         assert!(picked.is_none());
     }
     balance.push(100, 1, false, priority(&[1]).endpoints);
     assert_eq!(tally(&balance, LEAST, 100)[&1], 100);
+}
+
+const RING: LbPolicy = LbPolicy::ConsistentHash(crate::config::cluster::ConsistentHashing {
+    table: crate::config::cluster::HashTableKind::Ring {
+        minimum: 1024,
+        maximum: 8 << 20,
+        function: crate::config::cluster::HashFunction::XxHash,
+    },
+    use_hostname: false,
+    balance_factor: None,
+});
+
+#[test]
+fn a_hash_chooses_priority_and_endpoint_and_goes_on_where_these_were_tried() {
+    use HealthStatus::{Healthy, Unhealthy};
+    let first = healths(1, &[Healthy, Unhealthy]);
+    let second = healths(11, &[Healthy, Healthy, Healthy]);
+    let balance = Balance::new(&[first, second], 140, 50).with_tables(RING);
+    let turn = RoundRobinCursor::default();
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut pick = |hash, exclude: &[SocketAddr]| {
+        let input = PickInput {
+            exclude,
+            hash,
+            active: 1,
+        };
+        let choice = balance.pick(RING, &turn, input, &mut random).unwrap();
+        (choice.priority, choice.endpoint.address)
+    };
+    for hash in 0..1000u64 {
+        let (priority, address) = pick(Some(hash), &[]);
+        assert_eq!(priority, u32::from(hash % 100 >= 70));
+        assert_eq!(pick(Some(hash), &[]), (priority, address));
+        let other = pick(Some(hash), &[address]);
+        assert_ne!(other.1, address);
+        assert_eq!(pick(Some(hash), &[address]), other);
+    }
+    // Without a hash it is as at random.
+    let ports: std::collections::HashSet<u16> =
+        (0..1000).map(|_| pick(None, &[]).1.port()).collect();
+    assert_eq!(ports.len(), 4);
+}
+
+/// As in Envoy, what rounding leaves is the first group's.
+#[test]
+fn shares_of_a_hash_are_envoys_to_the_percent() {
+    use HealthStatus::{Healthy, Unhealthy};
+    let groups = |healths_of: &[(usize, usize)], panic_threshold| {
+        let priority = |(index, (up, down)): (usize, &(usize, usize))| {
+            let up = std::iter::repeat_n(Healthy, *up);
+            let all: Vec<_> = up.chain(std::iter::repeat_n(Unhealthy, *down)).collect();
+            healths(u16::try_from(index * 100 + 1).unwrap(), &all)
+        };
+        let priorities: Vec<_> = healths_of.iter().enumerate().map(priority).collect();
+        let balance = Balance::new(&priorities, 140, panic_threshold);
+        let bounds: Vec<_> = balance.groups.iter().map(|group| group.bound).collect();
+        bounds
+    };
+    // 23 and 46 percent of 69.
+    assert_eq!(groups(&[(1, 5), (2, 4)], 20), [34, 100]);
+    // All in panic: by numbers, 3 and 6 of 9.
+    assert_eq!(groups(&[(1, 2), (1, 5)], 50), [34, 100]);
+    assert_eq!(groups(&[(1, 1), (5, 0)], 50), [70, 100]);
 }

@@ -13,7 +13,7 @@ mod decompressor;
 mod fault;
 mod header_mutation;
 mod local_ratelimit;
-mod side;
+pub mod side;
 mod upstream;
 
 use serde_json::{Value, json};

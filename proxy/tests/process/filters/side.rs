@@ -22,6 +22,9 @@ const FORMAT: &str = "%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAG
     %RESPONSE_CODE_DETAILS% %GRPC_STATUS(NUMBER)% %DYNAMIC_METADATA(fault)% \
     %DYNAMIC_METADATA(fault:text)% %DYNAMIC_METADATA(fault:deep:list)%\n";
 
+/// Envoy's own arguments.
+const ENVOYS: [&str; 3] = ["--disable-hot-restart", "--file-flush-interval-msec", "50"];
+
 /// A running proxy; it ends when dropped.
 pub struct Side {
     process: Running,
@@ -52,20 +55,38 @@ const OWN: [&str; 7] = [
 impl Side {
     pub fn anyam(scenario: &Scenario, upstream: SocketAddr) -> Self {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_anyam-proxy"));
-        Self::start(program, &[], scenario, upstream)
+        Self::start(program, &[], &|front, log| {
+            bootstrap(scenario, front, upstream, log)
+        })
+    }
+
+    /// By a bootstrap made for the address of its front and the path of its log.
+    pub fn anyam_by(bootstrap: &dyn Fn(SocketAddr, &str) -> Value) -> Self {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_anyam-proxy"));
+        Self::start(program, &[], bootstrap)
+    }
+
+    /// As [`Side::anyam_by`].
+    pub fn envoy_by(bootstrap: &dyn Fn(SocketAddr, &str) -> Value) -> Self {
+        Self::start(envoy::program(), &ENVOYS, bootstrap)
     }
 
     pub fn envoy(scenario: &Scenario, upstream: SocketAddr) -> Self {
-        let more = ["--disable-hot-restart", "--file-flush-interval-msec", "50"];
-        Self::start(envoy::program(), &more, scenario, upstream)
+        Self::start(envoy::program(), &ENVOYS, &|front, log| {
+            bootstrap(scenario, front, upstream, log)
+        })
     }
 
-    fn start(program: PathBuf, more: &[&str], scenario: &Scenario, upstream: SocketAddr) -> Self {
+    fn start(
+        program: PathBuf,
+        more: &[&str],
+        bootstrap: &dyn Fn(SocketAddr, &str) -> Value,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let front = SocketAddr::from((own_address(), FRONT));
         let config = folder.path().join("bootstrap.json");
         let log = folder.path().join("access").display().to_string();
-        let bootstrap = bootstrap(scenario, front, upstream, &log);
+        let bootstrap = bootstrap(front, &log);
         std::fs::write(&config, bootstrap.to_string()).unwrap();
         let errors = std::fs::File::create(folder.path().join("errors")).unwrap();
         let process = Running::start(
@@ -85,6 +106,11 @@ impl Side {
         };
         side.until("listening", |side| TcpStream::connect(side.front).ok());
         side
+    }
+
+    /// Where it listens.
+    pub fn front(&self) -> SocketAddr {
+        self.front
     }
 
     /// A connection to it.
@@ -177,14 +203,15 @@ pub fn decoded(coding: &str, body: &[u8]) -> Vec<u8> {
 
 /// Where a body ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+pub enum End {
     /// There is none: the answer to HEAD.
     Head,
     Framed,
     Closed,
 }
 
-fn answer(reader: &mut impl BufRead, end: End) -> Seen {
+/// Reads an answer.
+pub fn answer(reader: &mut impl BufRead, end: End) -> Seen {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();

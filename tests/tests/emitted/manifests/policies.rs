@@ -157,7 +157,7 @@ pub fn backend_policy() -> impl Strategy<Value = Made> {
     let spec = with(vec![
         (
             "loadBalancer",
-            one_of(&["LeastRequest", "RoundRobin", "Random"]),
+            one_of(&["LeastRequest", "RoundRobin", "Random", "RingHash", "Maglev"]),
         ),
         ("outlierDetection", outlier()),
         ("limits", limits),
@@ -169,8 +169,20 @@ pub fn backend_policy() -> impl Strategy<Value = Made> {
         ("maxRequestsPerConnection", number(1..100)),
         ("http2", flag()),
     ]);
-    (namespace(), spec, target()).prop_map(|(namespace, mut spec, target)| {
+    let rule = one_of(&["header", "cookie", "queryParameter", "sourceIP"]).prop_map(|kind| {
+        match kind.as_str().unwrap_or_default() {
+            "header" => json!({"header": "X-User"}),
+            "cookie" => json!({"cookie": {"name": "c", "ttl": "10s", "path": "/a"}}),
+            "queryParameter" => json!({"queryParameter": "q"}),
+            _ => json!({"sourceIP": {}}),
+        }
+    });
+    let hash_on = prop::collection::vec(rule, 0..4);
+    (namespace(), spec, target(), hash_on).prop_map(|(namespace, mut spec, target, hash_on)| {
         spec["targetRefs"] = json!([target]);
+        if matches!(spec["loadBalancer"].as_str(), Some("RingHash" | "Maglev")) {
+            spec["hashOn"] = json!(hash_on);
+        }
         ("mesh.anyam.dev/v1alpha1", "BackendPolicy", namespace, spec)
     })
 }

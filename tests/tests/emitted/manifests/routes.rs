@@ -210,17 +210,27 @@ fn rule(grpc: bool) -> BoxedStrategy<Value> {
             ("name", one_of(&["n"])),
         ]),
     };
+    let session = select(vec![
+        json!(null),
+        json!({}),
+        json!({"type": "Header", "sessionName": "X-Session"}),
+        json!({
+            "sessionName": "s",
+            "absoluteTimeout": "1h",
+            "cookieConfig": {"lifetimeType": "Permanent"},
+        }),
+    ]);
     let forward = (
         matches,
         modifiers(),
         option::of(rewrite),
         vec(mirror(), 0..3),
         vec(backend(), 1..4),
-        option::of(cors()),
+        (option::of(cors()), session),
         more,
     )
         .prop_map(
-            move |(matches, mut filters, rewrite, mirrors, backends, cors, mut rule)| {
+            move |(matches, mut filters, rewrite, mirrors, backends, (cors, session), mut rule)| {
                 if let Some(rewrite) = rewrite.filter(|_| !grpc) {
                     filters.push(json!({"type": "URLRewrite", "urlRewrite": rewrite}));
                 }
@@ -230,6 +240,10 @@ fn rule(grpc: bool) -> BoxedStrategy<Value> {
                 filters.extend(mirrors);
                 rule["matches"] = matches;
                 rule["filters"] = filters.into();
+                // Not beside shares: each request is assigned anew.
+                if backends.len() == 1 && session != json!(null) {
+                    rule["sessionPersistence"] = session;
+                }
                 rule["backendRefs"] = backends.into();
                 rule
             },

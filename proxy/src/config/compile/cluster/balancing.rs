@@ -1,5 +1,7 @@
 //! Load balancing policies, in both their forms.
 
+use std::sync::Arc;
+
 use xds_proto::envoy::config::cluster::v3 as pb;
 use xds_proto::envoy::config::core::v3::RuntimeDouble;
 use xds_proto::envoy::extensions::load_balancing_policies as policies;
@@ -9,44 +11,81 @@ use policies::common::v3::LocalityLbConfig;
 use policies::common::v3::locality_lb_config::LocalityConfigSpecifier;
 
 use super::discovery::original_dst;
+use super::hashing::{self, HashSettings};
 use crate::config::cluster::LbPolicy;
 use crate::config::compile::support::{
     At, CompileError, bool_or, decode, ignored, known, required, type_name, u32_or, unknown_type,
     unsupported,
 };
 use crate::config::compile::values::extension;
+use crate::config::hash::HashPolicy;
+
+/// How a cluster balances.
+pub struct Balancing {
+    pub policy: LbPolicy,
+    pub hash_policy: Option<Arc<HashPolicy>>,
+}
+
+impl From<LbPolicy> for Balancing {
+    fn from(policy: LbPolicy) -> Self {
+        Self {
+            policy,
+            hash_policy: None,
+        }
+    }
+}
+
+/// What clusters are configured with in place of `load_balancing_policy`.
+pub struct OldFields<'a> {
+    pub policy: i32,
+    pub config: &'a Option<pb::cluster::LbConfig>,
+    pub hashing: HashSettings,
+}
 
 /// `lb_policy` with its `lb_config`, or `load_balancing_policy`, which wins.
 pub fn policy(
     at: At<'_>,
-    old: i32,
-    old_config: &Option<pb::cluster::LbConfig>,
+    old: &OldFields<'_>,
     new: &Option<pb::LoadBalancingPolicy>,
-) -> Result<LbPolicy, CompileError> {
+) -> Result<Balancing, CompileError> {
     use pb::cluster::LbPolicy as Old;
-    let least_request = config(at, old_config)?;
+    let configured = config(at, old)?;
     if let Some(m) = new {
         return typed(at.field("load_balancing_policy"), m);
     }
-    let field = at.field("lb_policy");
-    match known(field, old)? {
-        Old::RoundRobin => Ok(LbPolicy::RoundRobin),
-        Old::LeastRequest => Ok(least_request),
-        Old::Random => Ok(LbPolicy::Random),
+    let policy = match known(at.field("lb_policy"), old.policy)? {
+        Old::RoundRobin => LbPolicy::RoundRobin,
+        Old::LeastRequest => configured.least_request,
+        Old::Random => LbPolicy::Random,
         // Only ORIGINAL_DST clusters provide their own; they pick by address.
-        Old::ClusterProvided => Ok(LbPolicy::RoundRobin),
-        Old::RingHash | Old::Maglev => field.fail("balancing by hash is not supported"),
-        Old::LoadBalancingPolicyConfig => at
-            .field("load_balancing_policy")
-            .fail("is required by this lb_policy"),
-    }
+        Old::ClusterProvided => LbPolicy::RoundRobin,
+        Old::RingHash => configured.ring_hash,
+        Old::Maglev => configured.maglev,
+        Old::LoadBalancingPolicyConfig => {
+            return at
+                .field("load_balancing_policy")
+                .fail("is required by this lb_policy");
+        }
+    };
+    Ok(policy.into())
 }
 
-/// LEAST_REQUEST as `lb_config` has it. What belongs to another policy is checked, too, and has no
-/// effect, as in Envoy.
-fn config(at: At<'_>, m: &Option<pb::cluster::LbConfig>) -> Result<LbPolicy, CompileError> {
+/// The policies that `lb_config` can configure.
+struct Configured {
+    least_request: LbPolicy,
+    ring_hash: LbPolicy,
+    maglev: LbPolicy,
+}
+
+/// What belongs to another policy is checked, too, and has no effect, as in Envoy.
+fn config(at: At<'_>, old: &OldFields<'_>) -> Result<Configured, CompileError> {
     use pb::cluster::LbConfig as Config;
-    match m {
+    let mut configured = Configured {
+        least_request: least_request(at, &None, &None)?,
+        ring_hash: old.hashing.with(hashing::DEFAULT_RING),
+        maglev: old.hashing.with(hashing::DEFAULT_MAGLEV),
+    };
+    match old.config {
         None => {}
         Some(Config::RoundRobinLbConfig(m)) => {
             let at = at.field("round_robin_lb_config");
@@ -61,25 +100,25 @@ fn config(at: At<'_>, m: &Option<pb::cluster::LbConfig>) -> Result<LbPolicy, Com
                 slow_start_config,
             } = m;
             unsupported!(at, slow_start_config);
-            return least_request(at, choice_count, active_request_bias);
+            configured.least_request = least_request(at, choice_count, active_request_bias)?;
         }
         Some(Config::OriginalDstLbConfig(m)) => {
             original_dst(at.field("original_dst_lb_config"), m)?;
         }
-        Some(Config::RingHashLbConfig(_)) => {
-            let at = at.field("ring_hash_lb_config");
-            return at.fail("balancing by hash is not supported");
+        Some(Config::RingHashLbConfig(m)) => {
+            let ring = hashing::old_ring(at.field("ring_hash_lb_config"), m)?;
+            configured.ring_hash = old.hashing.with(ring);
         }
-        Some(Config::MaglevLbConfig(_)) => {
-            let at = at.field("maglev_lb_config");
-            return at.fail("balancing by hash is not supported");
+        Some(Config::MaglevLbConfig(m)) => {
+            let maglev = hashing::old_maglev(at.field("maglev_lb_config"), m)?;
+            configured.maglev = old.hashing.with(maglev);
         }
     }
-    least_request(at, &None, &None)
+    Ok(configured)
 }
 
 /// The first policy that is known, as in Envoy.
-fn typed(at: At<'_>, m: &pb::LoadBalancingPolicy) -> Result<LbPolicy, CompileError> {
+fn typed(at: At<'_>, m: &pb::LoadBalancingPolicy) -> Result<Balancing, CompileError> {
     let pb::LoadBalancingPolicy { policies } = m;
     let mut unknown = None;
     for (index, m) in policies.iter().enumerate() {
@@ -98,8 +137,8 @@ fn typed(at: At<'_>, m: &pb::LoadBalancingPolicy) -> Result<LbPolicy, CompileErr
     Err(unknown.unwrap_or_else(|| at.field("policies").error("is required")))
 }
 
-fn known_policy(at: At<'_>, any: &google::Any) -> Result<Option<LbPolicy>, CompileError> {
-    Ok(Some(match type_name(any) {
+fn known_policy(at: At<'_>, any: &google::Any) -> Result<Option<Balancing>, CompileError> {
+    let policy = match type_name(any) {
         "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" => {
             let m: policies::round_robin::v3::RoundRobin = decode(at, any)?;
             let policies::round_robin::v3::RoundRobin {
@@ -131,11 +170,18 @@ fn known_policy(at: At<'_>, any: &google::Any) -> Result<Option<LbPolicy>, Compi
             locality(at, locality_lb_config)?;
             LbPolicy::Random
         }
+        "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash" => {
+            return hashing::typed_ring(at, &decode(at, any)?).map(Some);
+        }
+        "envoy.extensions.load_balancing_policies.maglev.v3.Maglev" => {
+            return hashing::typed_maglev(at, &decode(at, any)?).map(Some);
+        }
         "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided" => {
             LbPolicy::RoundRobin
         }
         _ => return Ok(None),
-    }))
+    };
+    Ok(Some(policy.into()))
 }
 
 fn locality(at: At<'_>, m: &Option<LocalityLbConfig>) -> Result<(), CompileError> {

@@ -7,6 +7,7 @@ use xds_proto::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily;
 use xds_proto::envoy::extensions::clusters::dns::v3::DnsCluster;
 use xds_proto::google::protobuf as google;
 
+use crate::config::Name;
 use crate::config::cluster::{AddressFamily, Discovery};
 use crate::config::compile::endpoint::assignment;
 use crate::config::compile::refs::Fetches;
@@ -99,7 +100,13 @@ fn dns(
             .fail("is required by a DNS cluster");
     };
     let at = at.field("load_assignment");
-    let compiled = assignment(at, load)?;
+    let mut compiled = assignment(at, load)?;
+    for host in &mut compiled.hosts {
+        // As in Envoy: what is resolved is the host's name, unless it is given another.
+        if host.host_name.is_none() {
+            host.host_name = Some(Name::from(&*host.host));
+        }
+    }
     if logical && compiled.hosts.len() != 1 {
         return at.fail("a LOGICAL_DNS cluster has exactly one endpoint");
     }

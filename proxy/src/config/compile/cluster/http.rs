@@ -14,12 +14,14 @@ use xds_proto::google::protobuf as google;
 
 use crate::config::cluster::{UpstreamHttp1, UpstreamProtocol};
 use crate::config::compile::listener::protocol::{http1_options, http2_options};
+use crate::config::compile::route::hash::hash_policy;
 use crate::config::compile::route::retry::retry_policy;
 use crate::config::compile::support::{
     At, CompileError, decode, each, ignored, required, timeout, type_name, u32_opt, u32_or,
     unknown_type, unsupported,
 };
 use crate::config::compile::values::of_type;
+use crate::config::hash::HashPolicy;
 use crate::config::http::Http2Options;
 use crate::config::route::RetryPolicy;
 
@@ -44,6 +46,7 @@ pub struct ClusterHttp {
     pub max_requests_per_connection: Option<u32>,
     pub max_response_headers_count: usize,
     pub max_response_headers_bytes: usize,
+    pub hash_policy: Option<Arc<HashPolicy>>,
     pub retry: Option<Arc<RetryPolicy>>,
 }
 
@@ -96,7 +99,7 @@ fn from_extension(
         header_validation_config,
         outlier_detection,
         request_mirror_policies,
-        hash_policy,
+        hash_policy: hash_rules,
         retry_policy: retry,
         upstream_protocol_options,
     } = m;
@@ -106,7 +109,6 @@ fn from_extension(
         outlier_detection,
         request_mirror_policies
     );
-    ignored!("clusters that balance by hash are refused", hash_policy);
     each(at, "http_filters", http_filters, upstream_filter)?;
     auto_options(
         at.field("upstream_http_protocol_options"),
@@ -114,6 +116,7 @@ fn from_extension(
     )?;
     let codecs = Codecs::of(at, required!(at, upstream_protocol_options))?;
     let mut http = compose(at, &codecs, common_http_protocol_options, sources)?;
+    http.hash_policy = hash_policy(at, hash_rules)?;
     if let Some(m) = retry {
         http.retry = Some(Arc::new(retry_policy(at.field("retry_policy"), m, false)?));
     }
@@ -275,6 +278,7 @@ fn compose(
         // Envoy's default over HTTP/1, where it allows more than over HTTP/2.
         max_response_headers_bytes: (u32_or(max_response_headers_kb, 80) as usize)
             .saturating_mul(1024),
+        hash_policy: None,
         retry: None,
     })
 }

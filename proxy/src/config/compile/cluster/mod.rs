@@ -1,14 +1,17 @@
 //! Clusters.
 //!
-//! - `discovery`: where endpoints come from; `balancing`: load balancing; `http`: HTTP options
+//! - `discovery`: where endpoints come from; `http`: HTTP options
+//! - `balancing`: load balancing; `hashing`: of it, what hashes
 //! - `resilience`: limits and outlier detection; `transport`: transport sockets
 
 pub(super) mod balancing;
 pub(super) mod discovery;
+pub(super) mod hashing;
 pub(super) mod http;
 pub(super) mod resilience;
 pub(super) mod transport;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,9 +21,9 @@ use xds_proto::envoy::config::core::v3 as core;
 use super::Compiler;
 use super::cluster::transport::{bind_source, keepalive, pool_key, transports};
 use super::refs::Fetches;
-use super::support::{At, CompileError, elsewhere, ignored, positive, unsupported};
+use super::support::{At, CompileError, elsewhere, ignored, known, positive, unsupported};
 use super::values::{declared_by, filter_metadata, percent, text};
-use crate::config::cluster::ClusterDef;
+use crate::config::cluster::{ClusterDef, SessionHealth};
 use crate::metrics::edge::Service;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::EndpointSet;
@@ -87,6 +90,13 @@ pub fn cluster(
         )?)),
         None => None,
     };
+    let common = common(at.field("common_lb_config"), common_lb_config)?;
+    let old = balancing::OldFields {
+        policy: *lb_policy,
+        config: lb_config,
+        hashing: common.hashing,
+    };
+    let balancing = balancing::policy(at, &old, load_balancing_policy)?;
     let def = ClusterDef {
         name: name.as_str().into(),
         discovery: discovery::discovery(at, m, &mut fetches)?,
@@ -95,7 +105,9 @@ pub fn cluster(
             connect_timeout,
             Duration::from_secs(5),
         )?,
-        lb: balancing::policy(at, *lb_policy, lb_config, load_balancing_policy)?,
+        lb: balancing.policy,
+        hash_policy: balancing.hash_policy.or(http.hash_policy),
+        session_health: common.session_health,
         transport,
         protocol: http.protocol,
         http1: http.http1,
@@ -108,7 +120,7 @@ pub fn cluster(
         keepalive: keepalive(at, upstream_connection_options)?,
         outlier,
         thresholds,
-        panic_threshold: panic_threshold(at.field("common_lb_config"), common_lb_config)?,
+        panic_threshold: common.panic_threshold,
         retry: http.retry,
         service: metadata.as_ref().and_then(service),
         declared_by: metadata.as_ref().and_then(declared_by),
@@ -126,6 +138,8 @@ pub fn cluster(
             |before| before.limits.clone(),
         ),
         metrics: compiler.metrics_of_cluster(name),
+        stale: AtomicBool::new(false),
+        rebuild: compiler.rebuild.clone(),
         endpoints: ArcSwap::from_pointee(EndpointSet::default()),
         def,
     })
@@ -262,10 +276,17 @@ fn check(at: At<'_>, m: &pb::Cluster) -> Result<(), CompileError> {
     Ok(())
 }
 
-fn panic_threshold(
+/// `common_lb_config`.
+struct CommonSettings {
+    panic_threshold: u8,
+    session_health: SessionHealth,
+    hashing: hashing::HashSettings,
+}
+
+fn common(
     at: At<'_>,
     m: &Option<pb::cluster::CommonLbConfig>,
-) -> Result<u8, CompileError> {
+) -> Result<CommonSettings, CompileError> {
     use pb::cluster::common_lb_config::LocalityConfigSpecifier as Locality;
     let none = pb::cluster::CommonLbConfig::default();
     let pb::cluster::CommonLbConfig {
@@ -277,11 +298,7 @@ fn panic_threshold(
         override_host_status,
         locality_config_specifier,
     } = m.as_ref().unwrap_or(&none);
-    unsupported!(
-        at,
-        close_connections_on_host_set_change,
-        override_host_status
-    );
+    unsupported!(at, close_connections_on_host_set_change);
     ignored!(
         "an endpoint change costs little and is applied at once",
         update_merge_window
@@ -289,10 +306,6 @@ fn panic_threshold(
     ignored!(
         "there are no active health checks",
         ignore_new_hosts_until_first_hc
-    );
-    ignored!(
-        "clusters that balance by hash are refused",
-        consistent_hashing_lb_config
     );
     match locality_config_specifier {
         // Zone awareness needs the bootstrap's local cluster, which is not supported: without it
@@ -304,10 +317,42 @@ fn panic_threshold(
                 .fail("is not supported by this proxy");
         }
     }
-    match healthy_panic_threshold {
-        Some(share) => percent(at.field("healthy_panic_threshold"), share),
-        None => Ok(50),
+    let panic_threshold = match healthy_panic_threshold {
+        Some(share) => percent(at.field("healthy_panic_threshold"), share)?,
+        None => 50,
+    };
+    Ok(CommonSettings {
+        panic_threshold,
+        session_health: session_health(at.field("override_host_status"), override_host_status)?,
+        hashing: match consistent_hashing_lb_config {
+            Some(m) => hashing::old_hashing(at.field("consistent_hashing_lb_config"), m)?,
+            None => hashing::HashSettings::default(),
+        },
+    })
+}
+
+fn session_health(
+    at: At<'_>,
+    m: &Option<core::HealthStatusSet>,
+) -> Result<SessionHealth, CompileError> {
+    let Some(core::HealthStatusSet { statuses }) = m else {
+        return Ok(SessionHealth::default());
+    };
+    let mut health = SessionHealth {
+        healthy: false,
+        degraded: false,
+        draining: false,
+        unhealthy: false,
+    };
+    for (index, status) in statuses.iter().enumerate() {
+        match known(at.index("statuses", index), *status)? {
+            core::HealthStatus::Unknown | core::HealthStatus::Healthy => health.healthy = true,
+            core::HealthStatus::Degraded => health.degraded = true,
+            core::HealthStatus::Draining => health.draining = true,
+            core::HealthStatus::Unhealthy | core::HealthStatus::Timeout => health.unhealthy = true,
+        }
     }
+    Ok(health)
 }
 
 /// The service a cluster stands for, from Istio's metadata.

@@ -1,7 +1,7 @@
 //! HTTP filters: their own configuration and their routes'.
 //!
 //! - `buffer`, `compressor`, `cors`, `decompressor`, `fault`, `header_mutation`, `local_ratelimit` with `rate_limit` (how routes
-//!   describe requests); RBAC is [`super::policy`]
+//!   describe requests), `stateful_session`; RBAC is [`super::policy`]
 
 mod buffer;
 mod compressor;
@@ -11,6 +11,7 @@ mod fault;
 mod header_mutation;
 mod local_ratelimit;
 pub mod rate_limit;
+mod stateful_session;
 
 use xds_proto::google::protobuf::Any;
 
@@ -54,6 +55,9 @@ pub fn config(
         "envoy.extensions.filters.http.decompressor.v3.Decompressor" => {
             decompressor::filter(at, &decode(at, any)?, scope)?
         }
+        "envoy.extensions.filters.http.stateful_session.v3.StatefulSession" => {
+            stateful_session::filter(at, &decode(at, any)?)?
+        }
         _ => return Ok(None),
     }))
 }
@@ -69,6 +73,9 @@ pub fn of_route(at: At<'_>, any: &Any) -> Result<Option<FilterOverride>, Compile
         }
         "envoy.extensions.filters.http.compressor.v3.CompressorPerRoute" => {
             return compressor::per_route(at, &decode(at, any)?).map(Some);
+        }
+        "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute" => {
+            return stateful_session::per_route(at, &decode(at, any)?).map(Some);
         }
         "envoy.extensions.filters.http.fault.v3.HTTPFault" => fault::fault(at, &decode(at, any)?)?,
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use xds_proto::anyam::tunnel::v1 as own;
 use xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as pb;
+use xds_proto::envoy::r#type::v3::{HashPolicy, hash_policy};
 
 use super::http;
 use super::scope::Scope;
@@ -70,7 +71,6 @@ pub fn proxy(
         "statistics are kept by edge and by listener name",
         stat_prefix
     );
-    ignored!("clusters that balance by hash are refused", hash_policy);
     ignored!(
         "connections begin at different times; that is jitter enough",
         max_downstream_connection_duration_jitter_percentage
@@ -97,6 +97,7 @@ pub fn proxy(
             None,
         )?,
         max_connect_attempts: u32_opt(max_connect_attempts).unwrap_or(1).max(1),
+        hash_source_ip: hashes_source_ip(at, hash_policy)?,
         tunneling: match tunneling_config {
             Some(m) => Some(tunneling(at.field("tunneling_config"), m)?),
             None => None,
@@ -138,6 +139,29 @@ fn target(
         }
     }
 }
+
+/// `hash_policy`.
+fn hashes_source_ip(at: At<'_>, m: &[HashPolicy]) -> Result<bool, CompileError> {
+    use hash_policy::{FilterState, PolicySpecifier, SourceIp};
+    if m.len() > 1 {
+        return at.field("hash_policy").fail("may have one entry");
+    }
+    let Some(HashPolicy { policy_specifier }) = m.first() else {
+        return Ok(false);
+    };
+    let at = at.index("hash_policy", 0);
+    Ok(match required!(at, policy_specifier) {
+        PolicySpecifier::SourceIp(SourceIp {}) => true,
+        PolicySpecifier::FilterState(FilterState { key }) => {
+            ignored!(
+                "no filter here sets filter state, so that it never gives a hash",
+                key
+            );
+            false
+        }
+    })
+}
+
 /// CONNECT for every connection, to every endpoint.
 fn tunneling(at: At<'_>, m: &pb::tcp_proxy::TunnelingConfig) -> Result<Tunneling, CompileError> {
     let pb::tcp_proxy::TunnelingConfig {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use xds_proto::envoy::config::route::v3 as pb;
 
+use super::hash::hash_policy;
 use super::mirror::mirrors;
 use super::overrides::OuterOverrides;
 use super::retry::retry_policy;
@@ -128,7 +129,7 @@ fn forward(
         priority,
         rate_limits: own_rate_limits,
         include_vh_rate_limits,
-        hash_policy,
+        hash_policy: hash_rules,
         cors,
         max_grpc_timeout,
         grpc_timeout_offset,
@@ -159,7 +160,6 @@ fn forward(
         "a response stalled by its reader falls under the stream idle time-out",
         flush_timeout
     );
-    ignored!("clusters that balance by hash are refused", hash_policy);
     ignored!(
         "internal redirects are not followed",
         max_internal_redirects
@@ -188,6 +188,7 @@ fn forward(
         max_stream_duration: durations.stream,
         max_grpc_timeout: durations.grpc,
         retry,
+        hash_policy: hash_policy(at, hash_rules)?,
         upgrades: each(at, "upgrade_configs", upgrade_configs, upgrade)?,
         rate_limits: RouteRateLimits {
             own: rate_limits(at, own_rate_limits)?,

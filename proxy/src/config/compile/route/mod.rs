@@ -1,9 +1,10 @@
 //! Route configurations and virtual hosts.
 //!
-//! - `action`: a route's match and action; `rewrite`, `retry`, `mirror`: parts of it
+//! - `action`: a route's match and action; `rewrite`, `retry`, `mirror`, `hash`: parts of it
 //! - `overrides`: filter configuration per route
 
 pub(super) mod action;
+pub(super) mod hash;
 pub(super) mod mirror;
 pub(super) mod overrides;
 pub(super) mod retry;

@@ -31,7 +31,7 @@ fn regex_rewrite(at: At<'_>, m: &RegexMatchAndSubstitute) -> Result<PathRewrite,
 }
 
 /// RE2's `\1` becomes `${1}`.
-fn substitution(
+pub fn substitution(
     at: At<'_>,
     m: &RegexMatchAndSubstitute,
 ) -> Result<(Box<regex::bytes::Regex>, Box<str>), CompileError> {
