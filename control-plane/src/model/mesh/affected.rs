@@ -72,11 +72,11 @@ impl Affected {
             Object::Route(it) => self.route(index, it),
             Object::Grant(it) => drop(self.grants.insert(it.meta.namespace.clone())),
             Object::Authorization(it) => {
-                self.policy(index, Kind::AuthorizationPolicy, key, &it.targets);
+                self.policy(objects, Kind::AuthorizationPolicy, key, &it.targets);
             }
-            Object::Mesh(it) => self.policy(index, Kind::MeshPolicy, key, &it.targets),
+            Object::Mesh(it) => self.policy(objects, Kind::MeshPolicy, key, &it.targets),
             Object::Backend(it) => {
-                self.policy(index, Kind::BackendPolicy, key, &it.targets);
+                self.policy(objects, Kind::BackendPolicy, key, &it.targets);
                 for target in &it.targets {
                     if let Target::Service { name, .. } = target {
                         let key = Key::new(&key.namespace, name);
@@ -163,8 +163,8 @@ impl Affected {
         }
     }
 
-    fn policy(&mut self, index: &Index, kind: Kind, key: &Key, targets: &[Target]) {
-        let namespace = &key.namespace;
+    fn policy(&mut self, objects: &Objects, kind: Kind, key: &Key, targets: &[Target]) {
+        let (index, namespace) = (objects.index(), &key.namespace);
         for facet in Facet::of_policy(kind, namespace, targets) {
             self.changed.statuses.extend(index.find(&facet).cloned());
             if matches!(facet, Facet::OfWorkload(..)) {
@@ -178,7 +178,7 @@ impl Affected {
             let Target::Labels(labels) = target else {
                 continue;
             };
-            for workload in index.with_labels(namespace, labels) {
+            for workload in objects.with_labels(namespace, labels) {
                 let facet = Facet::OfWorkload(kind, workload.clone());
                 self.changed.statuses.extend(index.find(&facet).cloned());
                 self.policies.insert(facet);

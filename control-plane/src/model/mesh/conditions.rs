@@ -193,7 +193,7 @@ impl ConditionContext<'_> {
                         return None;
                     }
                 }
-                let mut all = self.objects.index().with_labels(namespace, &both);
+                let mut all = self.objects.with_labels(namespace, &both);
                 all.next().cloned()
             }
             Target::Service { .. } => None,
@@ -241,8 +241,8 @@ impl ConditionContext<'_> {
         });
         let holds_for_none = targets.iter().any(|target| match target {
             Target::Labels(labels) => {
-                let index = self.objects.index();
-                index.with_labels(namespace, labels).next().is_none()
+                let mut all = self.objects.with_labels(namespace, labels);
+                all.next().is_none()
             }
             Target::Workload(_) | Target::Service { .. } => false,
         });

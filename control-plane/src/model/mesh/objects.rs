@@ -82,6 +82,17 @@ impl Objects {
             .map(|id| &id.key)
     }
 
+    /// Workloads of a namespace that have all of these labels, in order; without labels, all.
+    pub fn with_labels<'a>(
+        &'a self,
+        namespace: &'a str,
+        labels: &BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'a Key> + use<'a> {
+        let all = labels.is_empty().then(|| self.workloads(namespace));
+        let some = self.index.with_labels(namespace, labels);
+        all.into_iter().flatten().chain(some)
+    }
+
     /// Policies of a kind, of a namespace.
     pub fn policies<'a>(
         &'a self,

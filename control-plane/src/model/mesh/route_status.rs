@@ -146,7 +146,8 @@ fn invalid_rules(route: &Route, left_out: &[LeftOut]) -> InvalidRules {
             | LeftOutEffect::Bounded
             | LeftOutEffect::RuleRefuses
             | LeftOutEffect::StrictestMode
-            | LeftOutEffect::Strictest => continue,
+            | LeftOutEffect::Strictest
+            | LeftOutEffect::StrictestInNamespace => continue,
         }
         messages.push(format!("Dropped Rule: {part}"));
     }
