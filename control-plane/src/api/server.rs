@@ -147,7 +147,7 @@ impl Api {
                 let view = self.resources.view();
                 let service = query::one(words, "service");
                 let mut routes = routes::routes(&*view, &scope, &service);
-                limits::routes(&mut routes, namespace);
+                limits::routes(&mut routes, namespace, &self.declared.cluster_domain());
                 Ok(reply::json(&routes))
             }
             "objects" => {
