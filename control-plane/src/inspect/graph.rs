@@ -63,6 +63,17 @@ pub(super) struct EdgeReport {
     pub(super) idle: Duration,
 }
 
+impl EdgeReport {
+    /// Of the same edge, by a proxy that went from one replica to another: each has counted a part of
+    /// the window. As two, the edge would have the sum of their rates.
+    fn add(&mut self, other: &EdgeReport) {
+        self.tally.add(&other.tally);
+        self.seconds = self.seconds.max(other.seconds);
+        self.open = self.open.saturating_add(other.open);
+        self.idle = self.idle.min(other.idle);
+    }
+}
+
 /// What the proxies of some replicas report, each edge summed over the window.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct GraphReports {
@@ -82,6 +93,13 @@ impl GraphReports {
         }
         name_as_callers_do(&mut all.reports);
         all.reports.sort_by(|a, b| a.key.cmp(&b.key));
+        all.reports.dedup_by(|later, kept| {
+            let same = later.key == kept.key;
+            if same {
+                kept.add(later);
+            }
+            same
+        });
         all
     }
 }

@@ -629,4 +629,33 @@ mod tests {
         assert_eq!(merged.stats("shop"), both.stats("shop", start));
         assert_eq!(merged.edges("").edges[0].reporters.len(), 2);
     }
+
+    /// Its first replica was restarted, say.
+    #[test]
+    fn a_proxy_that_goes_to_another_replica_keeps_its_rate() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let [mut one, mut other] = [(); 2].map(|()| Graph::new(start));
+        one.joined(WEB, start);
+        for tick in 1..=20 {
+            let now = start + second * tick;
+            one.report(WEB, &[reported(Reporter::Source, 100)], second, now);
+        }
+        one.left(WEB, start + second * 20);
+        other.joined(WEB, start + second * 20);
+        for tick in 21..=30 {
+            let now = start + second * tick;
+            other.report(WEB, &[reported(Reporter::Source, 100)], second, now);
+        }
+        let now = start + second * 30;
+        let both = GraphReports::of_all([one.reports(now), other.reports(now)]);
+        let edges = both.edges("").edges;
+        let rates = edges.iter().map(|edge| edge.signals.rate);
+        let stats = both.stats("shop").stats;
+        let rates: Vec<f64> = rates.chain(stats.iter().map(|it| it.signals.rate)).collect();
+        assert_eq!(rates.len(), 3, "an edge, a service and a workload");
+        for rate in rates {
+            assert!((85.0..=105.0).contains(&rate), "{rate}");
+        }
+    }
 }
