@@ -294,4 +294,11 @@ async fn sidecars_are_refused_by_replicas_and_get_no_certificate_of_one() {
         refused.contains("the control plane's own identity"),
         "{refused}"
     );
+    // So is `anyam-control certificate`.
+    let pair = authority.issue_pair(&own, "anyam-control", Duration::ZERO);
+    let refused = pair.map(|_| ()).unwrap_err().to_string();
+    assert!(
+        refused.contains("the control plane's own identity"),
+        "{refused}"
+    );
 }
