@@ -278,6 +278,14 @@ async fn sidecars_are_refused_by_replicas_and_get_no_certificate_of_one() {
         }
         assert!(answer.is_empty(), "{answer:?}");
     }
+    // The sidecar's; a client without a certificate fails in the handshake.
+    let counted = r#"anyam_control_peers_refused_total{port="replicas"} 1"#;
+    eventually(async || {
+        let (_, metrics) = replicas.one.http("GET", "/metrics", &[], "").await;
+        let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+        metrics.contains(counted).then_some(())
+    })
+    .await;
     // A workload that runs as the control plane's service account is refused by the CA.
     let own = replicas.one.running.authority.own_identity();
     let expected = Identity {
