@@ -4,13 +4,14 @@
 //! A question to a workload's proxy goes to the replica that has its Inspect stream.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Limited};
 use prost::Message;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use xds_proto::anyam::inspect::v1::{Explain, Explanation};
 
 use super::reply::{Body, Problem};
@@ -20,6 +21,8 @@ use crate::types::Proxy;
 
 /// The largest answer of another replica that is read whole: a page of a proxy, or all its edges.
 pub(crate) const MAX_ANSWER: usize = 64 << 20;
+/// For an answer to arrive, once its head has: the replica has all of it by then.
+const ANSWER: Duration = Duration::from_secs(20);
 
 /// What one replica knows of its own.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -122,7 +125,7 @@ impl Api {
             answered => return answered.map_err(|error| asking(&error, workload)),
         }
         let answer = self.ask_others(workload, ProxyQuestion::Explain(question));
-        let bytes = whole(answer.await?).await?;
+        let bytes = whole(answer.await?, ANSWER).await?;
         Explanation::decode(bytes).map_err(|error| broken(&error.to_string()))
     }
 
@@ -140,7 +143,7 @@ impl Api {
             }
         }
         let answer = self.ask_others(workload, ProxyQuestion::Dump(page.to_owned()));
-        whole(answer.await?).await
+        whole(answer.await?, ANSWER).await
     }
 
     pub(super) async fn ask_others(
@@ -175,8 +178,9 @@ fn asking(error: &AskError, (namespace, workload): (&str, &str)) -> Problem {
     Problem::asking(error, &format!("{namespace}/{workload}"))
 }
 
-async fn whole(body: Body) -> Result<Bytes, Problem> {
-    let read = Limited::new(body, MAX_ANSWER).collect().await;
+pub(crate) async fn whole(body: Body, within: Duration) -> Result<Bytes, Problem> {
+    let read = timeout(within, Limited::new(body, MAX_ANSWER).collect()).await;
+    let read = read.map_err(|_| broken(&format!("it did not arrive within {within:?}")))?;
     let read = read.map_err(|error| broken(&error.to_string()))?;
     Ok(read.to_bytes())
 }

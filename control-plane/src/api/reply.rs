@@ -1,7 +1,5 @@
 //! Responses of the API.
 
-use std::convert::Infallible;
-
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
@@ -12,11 +10,17 @@ use serde::Serialize;
 use crate::inspect::AskError;
 use crate::types::ApiError;
 
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub type Body = UnsyncBoxBody<Bytes, BrokenBody>;
 pub type Reply = Response<Body>;
 
+/// Why a body ends too early. The connection is closed then: an end in order would say that it is whole.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("it broke off: {0}")]
+pub struct BrokenBody(pub String);
+
 pub fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
-    with_body(status, content_type, Full::new(body.into()).boxed_unsync())
+    let body = Full::new(body.into()).map_err(|never| match never {});
+    with_body(status, content_type, body.boxed_unsync())
 }
 
 pub fn with_body(status: StatusCode, content_type: &'static str, body: Body) -> Reply {
