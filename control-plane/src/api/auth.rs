@@ -26,8 +26,6 @@ const USER_SESSION: Duration = Duration::from_secs(3600);
 pub const LOGIN: Duration = Duration::from_secs(15 * 60);
 /// Sessions, and logins, that may be open.
 const MAX_OPEN: usize = 64;
-/// What the names of service accounts begin with.
-const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 /// Those of one user.
 const MAX_OF_USER: usize = 8;
 
@@ -46,20 +44,6 @@ struct OpenSecrets(HashMap<String, OpenSecret>);
 struct OpenSecret {
     end: Instant,
     access: ApiAccess,
-}
-
-impl OpenSecret {
-    /// Who can make up further users: a namespace's service accounts count as one. `None`: the holder
-    /// of the API's token.
-    fn group(&self) -> Option<String> {
-        let holder = self.access.holder()?;
-        let account = holder.strip_prefix(SERVICE_ACCOUNT);
-        let namespace = account.and_then(|account| account.split_once(':'));
-        Some(match namespace {
-            Some((namespace, _)) => format!("{SERVICE_ACCOUNT}{namespace}"),
-            None => holder.to_owned(),
-        })
-    }
 }
 
 impl OpenSecrets {
@@ -82,11 +66,11 @@ impl OpenSecrets {
         } else if open.len() >= MAX_OPEN {
             let mut counts: HashMap<Option<String>, usize> = HashMap::new();
             for one in open.values() {
-                let count = counts.entry(one.group()).or_default();
+                let count = counts.entry(one.access.group()).or_default();
                 *count = count.saturating_add(1);
             }
             let most = counts.values().max().copied();
-            self.remove_oldest(|one| counts.get(&one.group()).copied() == most);
+            self.remove_oldest(|one| counts.get(&one.access.group()).copied() == most);
         }
         let open = &mut self.0;
         if let Some(end) = now.checked_add(lifetime) {

@@ -128,7 +128,6 @@ impl ConditionContext<'_> {
 
     fn mesh_policy(&self, meta: &Meta, targets: &[Target]) -> Condition {
         let namespace = &meta.namespace;
-        let key = |object: &Object| Some(object.meta().key());
         let held = |other: &Key| format!("MeshPolicy {other} holds already");
         let conflict = match targets.is_empty() {
             true => {
