@@ -270,7 +270,7 @@ impl Declared for Translator {
         self.state().mesh.options.cluster_domain.clone()
     }
 
-    fn workloads(&self) -> Vec<DeclaredWorkload> {
+    fn workloads(&self, namespace: &str) -> Vec<DeclaredWorkload> {
         let state = self.state();
         let origin = |id: &ObjectId| {
             let status = state.mesh.statuses.get(id);
@@ -294,7 +294,9 @@ impl Declared for Translator {
                 }),
             }
         };
-        let mut workloads: Vec<_> = state.mesh.workloads.iter().collect();
+        let all = state.mesh.workloads.iter();
+        let shown = all.filter(|(key, _)| namespace.is_empty() || key.namespace == namespace);
+        let mut workloads: Vec<_> = shown.collect();
         workloads.sort_by_key(|(key, _)| *key);
         workloads.into_iter().map(workload).collect()
     }

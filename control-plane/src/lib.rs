@@ -38,6 +38,7 @@ pub mod inject;
 mod injected;
 pub mod inspect;
 pub mod kubernetes;
+pub mod load;
 pub mod metrics;
 pub mod model;
 pub mod replicas;

@@ -19,6 +19,7 @@ pub struct Metrics {
     /// 1 on the replica that writes to the cluster.
     pub leader: IntGauge,
     connections_refused: IntCounterVec,
+    peers_refused: IntCounterVec,
     proxies: IntGauge,
     generation: IntGauge,
     root_expiry: IntGauge,
@@ -95,6 +96,11 @@ impl Metrics {
                 "Connections closed because of a bound on connections, by port or by bound",
                 "reason",
             )?,
+            peers_refused: by(
+                "anyam_control_peers_refused_total",
+                "Connections refused because of the certificate that the peer showed, or showed not",
+                "port",
+            )?,
             proxies: gauge("anyam_control_proxies", "Proxies with an open ADS stream")?,
             generation: gauge(
                 "anyam_control_model_generation",
@@ -111,6 +117,11 @@ impl Metrics {
     /// Counts a connection that was closed because of a bound.
     pub fn refused(&self, reason: &str) {
         self.connections_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a connection whose peer is not one that the port is for.
+    pub fn peer_refused(&self, port: &str) {
+        self.peers_refused.with_label_values(&[port]).inc();
     }
 
     /// The text exposition; gauges are set to what is true now.

@@ -301,6 +301,7 @@ pub async fn start_with(
         declared,
         authority: Arc::clone(&authority),
         metrics: Arc::clone(&metrics),
+        load: Arc::default(),
         others: OnceLock::new(),
     });
     let mut tasks = LongLivedTasks::default();

@@ -42,8 +42,16 @@ impl Registry {
         }
     }
 
-    pub fn all(&self) -> Vec<Stream> {
-        self.streams().values().cloned().collect()
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.streams().len()
+    }
+
+    /// Those of nodes that match.
+    pub fn of(&self, shown: impl Fn(&AuthorisedNode) -> bool) -> Vec<Stream> {
+        let streams = self.streams();
+        let of = streams.values().filter(|stream| shown(&stream.node));
+        of.cloned().collect()
     }
 }
 

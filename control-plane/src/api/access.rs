@@ -6,6 +6,10 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::reply::Problem;
+use crate::load::LoadHolder;
+
+/// What the names of service accounts begin with.
+const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
 /// What a user does to workloads, as a right is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +76,23 @@ impl ApiAccess {
     /// The user; `None`: the holder of the API's token.
     pub fn holder(&self) -> Option<&str> {
         self.user.as_ref().map(|user| &*user.name)
+    }
+
+    /// The user or, as who makes one can make up others, the namespace with all its service accounts.
+    /// `None`: the holder of the API's token.
+    pub fn group(&self) -> Option<String> {
+        let holder = self.holder()?;
+        let account = holder.strip_prefix(SERVICE_ACCOUNT);
+        let namespace = account.and_then(|account| account.split_once(':'));
+        Some(match namespace {
+            Some((namespace, _)) => format!("{SERVICE_ACCOUNT}{namespace}"),
+            None => holder.to_owned(),
+        })
+    }
+
+    /// For whom its requests are counted.
+    pub fn load_holder(&self) -> LoadHolder {
+        self.group().map_or(LoadHolder::ApiToken, LoadHolder::User)
     }
 
     /// The only namespace that is shown; empty: all.

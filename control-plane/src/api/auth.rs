@@ -48,7 +48,8 @@ struct OpenSecret {
 
 impl OpenSecrets {
     /// Makes room by removing those that have ended; then the oldest of a user who has many; then
-    /// the oldest.
+    /// the oldest of the user, or the namespace with its service accounts, that has most: who opens
+    /// many ends those of no other.
     fn add(
         &mut self,
         access: ApiAccess,
@@ -60,17 +61,31 @@ impl OpenSecrets {
         open.retain(|_, one| one.end > now);
         let of_user = |one: &OpenSecret| one.access.holder() == access.holder();
         let many = open.values().filter(|one| of_user(one)).count() >= MAX_OF_USER;
-        if open.len() >= MAX_OPEN || (many && access.holder().is_some()) {
-            let candidates = open.iter().filter(|(_, one)| !many || of_user(one));
-            let oldest = candidates.min_by_key(|(_, one)| one.end);
-            if let Some(oldest) = oldest.map(|(secret, _)| secret.clone()) {
-                open.remove(&oldest);
+        if many && access.holder().is_some() {
+            self.remove_oldest(of_user);
+        } else if open.len() >= MAX_OPEN {
+            let mut counts: HashMap<Option<String>, usize> = HashMap::new();
+            for one in open.values() {
+                let count = counts.entry(one.access.group()).or_default();
+                *count = count.saturating_add(1);
             }
+            let most = counts.values().max().copied();
+            self.remove_oldest(|one| counts.get(&one.access.group()).copied() == most);
         }
+        let open = &mut self.0;
         if let Some(end) = now.checked_add(lifetime) {
             open.insert(secret.clone(), OpenSecret { end, access });
         }
         Ok(secret)
+    }
+
+    /// Of those that match.
+    fn remove_oldest(&mut self, of: impl Fn(&OpenSecret) -> bool) {
+        let candidates = self.0.iter().filter(|(_, one)| of(one));
+        let oldest = candidates.min_by_key(|(_, one)| one.end);
+        if let Some(oldest) = oldest.map(|(secret, _)| secret.clone()) {
+            self.0.remove(&oldest);
+        }
     }
 
     fn find(&self, secret: &str, now: Instant) -> Option<(&String, &ApiAccess)> {
@@ -380,5 +395,34 @@ mod tests {
         }
         assert_eq!(auth.logins().0.len(), MAX_OF_USER + 1);
         assert!(start(&other, now).is_some(), "another user's stays");
+    }
+
+    #[test]
+    fn who_opens_many_ends_no_session_of_another() {
+        let auth = auth();
+        let now = Instant::now();
+        let of = |user: &str| ApiAccess::of_user(user, "shop", Arc::new(EveryRight));
+        let login = |user: &str, after: u64| {
+            let at = now + Duration::from_secs(after);
+            auth.login(of(user), at).unwrap()
+        };
+        let start = |token: &str| {
+            let bearer = format!("Bearer {token}");
+            let shown = headers(&[(AUTHORIZATION, &*bearer)]);
+            auth.start_session(&shown, now).unwrap()
+        };
+        let jane = [login("jane", 0), login("jane", 0)];
+        let robot = login("system:serviceaccount:ci:robot", 0);
+        // As many service accounts as it takes, each with a few.
+        for account in 0..MAX_OPEN {
+            for _ in 0..2 {
+                let user = format!("system:serviceaccount:shop:sa-{account}");
+                login(&user, 1);
+            }
+        }
+        assert_eq!(auth.logins().0.len(), MAX_OPEN);
+        for token in jane.iter().chain([&robot]) {
+            assert!(start(token).is_some());
+        }
     }
 }

@@ -14,8 +14,8 @@ pub trait Declared: Send + Sync + 'static {
     /// What is wrong with the objects, beyond their conditions and file errors.
     fn findings(&self) -> Vec<Finding>;
 
-    /// Every declared workload.
-    fn workloads(&self) -> Vec<DeclaredWorkload>;
+    /// The declared workloads of a namespace; empty: all.
+    fn workloads(&self, namespace: &str) -> Vec<DeclaredWorkload>;
 
     /// What a Service declares of its ports that carry HTTP or TLS.
     fn declarations(&self, namespace: &str, service: &str) -> Vec<Declaration>;
@@ -79,8 +79,9 @@ impl Declared for DeclaredByTest {
         Vec::new()
     }
 
-    fn workloads(&self) -> Vec<DeclaredWorkload> {
-        self.workloads.clone()
+    fn workloads(&self, namespace: &str) -> Vec<DeclaredWorkload> {
+        let shown = |it: &&DeclaredWorkload| namespace.is_empty() || it.namespace == namespace;
+        self.workloads.iter().filter(shown).cloned().collect()
     }
 
     fn declarations(&self, namespace: &str, service: &str) -> Vec<Declaration> {

@@ -70,12 +70,13 @@ pub async fn explain(
         .iter()
         .any(|one| is(one, &[Outcome::Denied, Outcome::Failed]));
     if !failed {
-        let observed = api.observed().await;
-        let all = observed.proxies;
+        let endpoint = endpoint(&asked.decisions).unwrap_or(SocketAddr::new(address, port));
+        let source = (namespace, workload);
+        let ends = api.proxies_at_ends(source, &endpoint.ip().to_string());
+        let (all, unreachable) = ends.await;
         let mut of_source = all
             .iter()
             .filter(|it| it.namespace == namespace && it.workload == workload);
-        let endpoint = endpoint(&asked.decisions).unwrap_or(SocketAddr::new(address, port));
         let inbound = Explain {
             inbound: true,
             peer_identity: identity,
@@ -86,7 +87,7 @@ pub async fn explain(
             ..question(&request, host, endpoint.ip(), endpoint.port())
         };
         let from = (access, namespace);
-        let to = (&all[..], endpoint, &observed.unreachable[..]);
+        let to = (&all[..], endpoint, &unreachable[..]);
         ask_destination(api, to, from, inbound, &mut response).await;
         open_ports(declared, endpoint, &mut response);
     }

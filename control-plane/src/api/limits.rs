@@ -22,15 +22,17 @@ pub fn findings(all: &mut Vec<Finding>, namespace: &str) {
     all.retain(|it| is_of(namespace, &it.namespace));
 }
 
-/// Hosts that are no Service's, as addresses of workloads, are of no namespace.
-pub fn routes(all: &mut Routes, namespace: &str) {
+/// Hosts that are no Service's, as addresses of workloads, are of no namespace. `domain`: in which
+/// Services have their names.
+pub fn routes(all: &mut Routes, namespace: &str, domain: &str) {
     all.services
-        .retain(|it| is_of(namespace, namespace_of_host(&it.service)));
+        .retain(|it| is_of(namespace, namespace_of_host(&it.service, domain)));
 }
 
 /// `web.shop.svc.cluster.local` → `shop`; else empty.
-fn namespace_of_host(host: &str) -> &str {
-    let name = host.strip_suffix(".svc.cluster.local");
+fn namespace_of_host<'h>(host: &'h str, domain: &str) -> &'h str {
+    let name = host.strip_suffix(domain);
+    let name = name.and_then(|name| name.strip_suffix(".svc."));
     let namespace = name.and_then(|name| name.rsplit_once('.'));
     namespace.map_or("", |(_, namespace)| namespace)
 }
@@ -92,7 +94,11 @@ mod tests {
             ("shop.svc.cluster.local", ""),
             ("web.shop.svc.cluster.local.example.com", ""),
         ] {
-            assert_eq!(namespace_of_host(host), namespace, "{host}");
+            assert_eq!(
+                namespace_of_host(host, "cluster.local"),
+                namespace,
+                "{host}"
+            );
         }
         let of = |host: &str| ServiceRoutes {
             service: host.into(),
@@ -107,7 +113,16 @@ mod tests {
             .map(of)
             .into(),
         };
-        routes(&mut all, "shop");
+        routes(&mut all, "shop", "cluster.local");
         assert_eq!(all.services.len(), 1);
+        // `--cluster-domain`
+        let mut all = Routes {
+            services: ["web.shop.svc.corp.example", "web.shop.svc.cluster.local"]
+                .map(of)
+                .into(),
+        };
+        routes(&mut all, "shop", "corp.example");
+        assert_eq!(all.services.len(), 1);
+        assert_eq!(all.services[0].service, "web.shop.svc.corp.example");
     }
 }

@@ -1,6 +1,7 @@
 //! Query strings: percent-decoded pairs, and the tap's query out of them.
 
 use super::reply::Problem;
+use crate::text::percent_decoded;
 use crate::types::TapQuery;
 
 /// Pairs in order. `+` is a space, as forms send it; broken escapes stay as they are.
@@ -17,26 +18,7 @@ pub fn pairs(query: &str) -> Vec<(String, String)> {
 }
 
 fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let hex = |b: u8| char::from(b).to_digit(16);
-        rest = match (first, tail) {
-            (b'%', [high, low, after @ ..]) if hex(*high).is_some() && hex(*low).is_some() => {
-                let value = hex(*high).unwrap_or(0) << 4 | hex(*low).unwrap_or(0);
-                bytes.push(u8::try_from(value).unwrap_or(b'?'));
-                after
-            }
-            (b'+', _) => {
-                bytes.push(b' ');
-                tail
-            }
-            (other, _) => {
-                bytes.push(*other);
-                tail
-            }
-        };
-    }
+    let (bytes, _) = percent_decoded(&text.replace('+', " "));
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

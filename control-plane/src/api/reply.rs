@@ -1,22 +1,30 @@
 //! Responses of the API.
 
-use std::convert::Infallible;
-
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use serde::Serialize;
 
-use crate::inspect::AskError;
+use crate::inspect::{AskError, ProxyPage};
+use crate::load::{Overload, RunningRead};
 use crate::types::ApiError;
 
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub type Body = UnsyncBoxBody<Bytes, BrokenBody>;
 pub type Reply = Response<Body>;
 
+/// Why a body ends too early. The connection is closed then: an end in order would say that it is whole.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("it broke off: {0}")]
+pub struct BrokenBody(pub String);
+
 pub fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
-    with_body(status, content_type, Full::new(body.into()).boxed_unsync())
+    let body = Full::new(body.into()).map_err(|never| match never {});
+    with_body(status, content_type, body.boxed_unsync())
 }
 
 pub fn with_body(status: StatusCode, content_type: &'static str, body: Body) -> Reply {
@@ -31,13 +39,45 @@ pub fn with_body(status: StatusCode, content_type: &'static str, body: Body) -> 
     reply
 }
 
+/// The answer of a read, which counts until it is written.
+///
+/// # Errors
+/// When it can't be encoded, or has too many bytes.
+pub fn of_read(read: RunningRead, value: &impl Serialize) -> Result<Reply, Problem> {
+    let body = serde_json::to_vec(value).map_err(|error| {
+        tracing::error!(%error, "an API response can't be encoded");
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        let todo = "see the control plane's log";
+        Problem::new(status, "the answer can't be encoded", "", todo)
+    })?;
+    Ok(bytes(
+        StatusCode::OK,
+        "application/json",
+        read.answer(body)?,
+    ))
+}
+
+pub fn page(content_type: &'static str, page: ProxyPage) -> Reply {
+    let pieces = page.into_pieces();
+    let frames = pieces.map(|piece| Ok::<_, BrokenBody>(Frame::data(piece)));
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    with_body(StatusCode::OK, content_type, body.boxed_unsync())
+}
+
 pub fn json(value: &impl Serialize) -> Reply {
     json_with(StatusCode::OK, value)
 }
 
 pub fn json_with(status: StatusCode, value: &impl Serialize) -> Reply {
     match serde_json::to_vec(value) {
-        Ok(body) => bytes(status, "application/json", body),
+        Ok(body) => {
+            let mut reply = bytes(status, "application/json", body);
+            if status == StatusCode::TOO_MANY_REQUESTS {
+                let headers = reply.headers_mut();
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            reply
+        }
         Err(error) => {
             tracing::error!(%error, "an API response can't be encoded");
             bytes(
@@ -97,6 +137,7 @@ impl Problem {
                 "see `anyam proxies` for those that are; start the workload's sidecar",
             ),
             AskError::Busy => (StatusCode::TOO_MANY_REQUESTS, "wait, or end other taps"),
+            AskError::Overload(overload) => return (*overload).into(),
             AskError::Deadline(_) => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "see whether the proxy is overloaded; its log and its metrics on port 15090 show it",
@@ -113,6 +154,17 @@ impl Problem {
             format!("proxy of {workload}"),
             todo,
         )
+    }
+}
+
+impl From<Overload> for Problem {
+    fn from(overload: Overload) -> Problem {
+        let todo = match overload {
+            Overload::OfHolder => "try again when some are answered; ask for less at once",
+            Overload::OfAll => "try again in a second",
+        };
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Problem::new(status, overload.to_string(), "open requests", todo)
     }
 }
 

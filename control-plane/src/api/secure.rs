@@ -62,7 +62,7 @@ pub(crate) trait SecureService: Send + Sync + 'static {
 
 /// See the module.
 pub(crate) struct SecurePort<S> {
-    /// In the metric of refused connections.
+    /// In the metrics of refused connections and peers.
     pub(crate) name: &'static str,
     pub(crate) bounds: Bounds,
     pub(crate) metrics: Arc<Metrics>,
@@ -115,7 +115,9 @@ impl<S: SecureService> SecurePort<S> {
         let client = match self.service.client(trust, stream.get_ref().1) {
             Ok(client) => client,
             Err(why) => {
-                tracing::info!(%peer, port = self.name, why, "a connection was refused");
+                // Any workload reaches the port, and may come as often as it likes.
+                tracing::debug!(%peer, port = self.name, why, "a connection was refused");
+                self.metrics.peer_refused(self.name);
                 return;
             }
         };

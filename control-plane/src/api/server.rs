@@ -19,6 +19,7 @@ use crate::ads::registry::Registry;
 use crate::ads::{Resources, Scope};
 use crate::ca::Authority;
 use crate::inspect::Agents;
+use crate::load::RequestLoad;
 use crate::metrics::Metrics;
 use crate::types::{Check, Edges, ExplainRequest, Objects, Proxies, Stats};
 
@@ -43,6 +44,7 @@ pub struct Api {
     pub declared: Arc<dyn Declared>,
     pub authority: Arc<Authority>,
     pub metrics: Arc<Metrics>,
+    pub load: Arc<RequestLoad>,
     /// Of a cluster's control plane, once they can be asked.
     pub others: OnceLock<Arc<dyn OtherReplicas>>,
 }
@@ -129,15 +131,23 @@ impl Api {
         let asked = query::one(words, "namespace");
         let namespace = access.narrowed(&asked)?;
         access.require(MeshVerb::Get, namespace, "").await?;
+        let read = self.load.read(access.load_holder()).await?;
         match name {
-            "proxies" => Ok(reply::json(&of_proxies(self.observed().await, namespace))),
-            "edges" => Ok(reply::json(&of_edges(&self.observed().await, namespace))),
+            "proxies" => {
+                let proxies = of_proxies(self.observed(namespace).await, namespace);
+                reply::of_read(read, &proxies)
+            }
+            "edges" => {
+                let edges = of_edges(&self.observed(namespace).await, namespace);
+                reply::of_read(read, &edges)
+            }
             "stat" => {
-                let observed = self.observed().await;
-                Ok(reply::json(&Stats {
+                let observed = self.observed(namespace).await;
+                let stats = Stats {
                     unreachable_replicas: observed.unreachable,
                     ..observed.graph.stats(namespace)
-                }))
+                };
+                reply::of_read(read, &stats)
             }
             "routes" => {
                 let scope = Scope {
@@ -147,14 +157,14 @@ impl Api {
                 let view = self.resources.view();
                 let service = query::one(words, "service");
                 let mut routes = routes::routes(&*view, &scope, &service);
-                limits::routes(&mut routes, namespace);
-                Ok(reply::json(&routes))
+                limits::routes(&mut routes, namespace, &self.declared.cluster_domain());
+                reply::of_read(read, &routes)
             }
             "objects" => {
-                let edges = of_edges(&self.observed().await, namespace);
-                Ok(reply::json(&self.objects(&edges, namespace)))
+                let edges = of_edges(&self.observed(namespace).await, namespace);
+                reply::of_read(read, &self.objects(&edges, namespace))
             }
-            "check" => Ok(reply::json(&self.check(namespace).await)),
+            "check" => reply::of_read(read, &self.check(namespace).await),
             _ => Err(unknown(&format!("/api/v1/{name}"))),
         }
     }
@@ -187,12 +197,11 @@ impl Api {
     }
 
     async fn check(&self, namespace: &str) -> Check {
-        let observed = self.observed().await;
+        let observed = self.observed(namespace).await;
         let edges = of_edges(&observed, namespace);
         let mut findings = self.declared.findings();
         limits::findings(&mut findings, namespace);
-        let mut workloads = self.declared.workloads();
-        workloads.retain(|it| namespace.is_empty() || it.namespace == namespace);
+        let workloads = self.declared.workloads(namespace);
         let ends = self.authority.not_after().unix_timestamp();
         let left = ends.saturating_sub(OffsetDateTime::now_utc().unix_timestamp());
         check::check(check::Facts {
@@ -214,6 +223,7 @@ impl Api {
         asked: ExplainRequest,
         access: &ApiAccess,
     ) -> Result<Reply, Problem> {
+        let _open = self.load.question(access.load_holder())?;
         let answer = explain::explain(self, access, asked).await?;
         Ok(reply::json(&answer))
     }
@@ -241,7 +251,9 @@ impl Api {
                 format!("one of {}", known.join(", ")),
             ));
         }
-        let page = self.ask_to_dump((namespace, workload), what).await?;
+        let holder = access.load_holder();
+        let page = self.ask_to_dump((namespace, workload), what, holder);
+        let page = page.await?;
         let json = page
             .first()
             .is_some_and(|first| matches!(first, b'{' | b'['));
@@ -250,7 +262,7 @@ impl Api {
         } else {
             "text/plain; charset=utf-8"
         };
-        Ok(reply::bytes(StatusCode::OK, kind, page))
+        Ok(reply::page(kind, page))
     }
 
     /// A browser shows the token once and gets a cookie that scripts can't read.
@@ -290,9 +302,7 @@ impl Api {
     fn own_metrics(&self) -> Reply {
         let generation = self.resources.view().generation();
         let root = self.authority.not_after().unix_timestamp();
-        let text = self
-            .metrics
-            .render(self.registry.all().len(), generation, root);
+        let text = self.metrics.render(self.registry.count(), generation, root);
         let kind = "text/plain; version=0.0.4; charset=utf-8";
         match text {
             Ok(text) => reply::bytes(StatusCode::OK, kind, text),

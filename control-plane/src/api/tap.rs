@@ -1,6 +1,5 @@
 //! Live requests of a workload, one JSON object per line.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use xds_proto::google::protobuf::Duration as ProtoDuration;
 use super::access::{ApiAccess, MeshVerb};
 use super::clock::{rfc3339, unix};
 use super::replicas::ProxyQuestion;
-use super::reply::{self, Problem, Reply};
+use super::reply::{self, BrokenBody, Problem, Reply};
 use super::{Api, query};
 use crate::inspect::{Agents, AskError};
 use crate::types::{Tap, TapQuery};
@@ -102,7 +101,7 @@ pub(crate) fn of_this_replica(
     let lines = futures_util::stream::unfold((tap, names), move |(mut tap, names)| async move {
         let event = tokio::time::timeout_at(end, tap.events.recv()).await;
         let line = line(event.ok()??, &names);
-        Some((Ok::<_, Infallible>(Frame::data(line)), (tap, names)))
+        Some((Ok::<_, BrokenBody>(Frame::data(line)), (tap, names)))
     });
     let body = StreamBody::new(lines).boxed_unsync();
     Ok(Some(reply::with_body(StatusCode::OK, NDJSON, body)))

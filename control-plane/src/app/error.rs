@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::aggregated::AggregatedApiError;
 use crate::ca::CaError;
+use crate::ca::authority::SignError;
 use crate::declared::OpenError;
 use crate::incumbents::IncumbentsError;
 use crate::inject::settings::SettingsError;
@@ -22,6 +23,8 @@ pub enum AppError {
     Start(#[from] StartError),
     #[error(transparent)]
     Ca(#[from] CaError),
+    #[error(transparent)]
+    Sign(#[from] SignError),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]

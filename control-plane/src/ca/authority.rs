@@ -232,9 +232,7 @@ impl Authority {
         workload: &str,
         asked: Duration,
     ) -> Result<Issued, SignError> {
-        if *identity == self.own_identity() {
-            return Err(SignError::Own(identity.to_string()));
-        }
+        self.refuse_own(identity)?;
         let key = csr::validate(csr_pem, identity)?;
         let key = SubjectPublicKeyInfo::from_der(&key)
             .map_err(|_| SignError::Csr(csr::CsrError::Key("a key that does not parse".into())))?;
@@ -245,13 +243,14 @@ impl Authority {
     /// A key and certificate made here, for a workload whose proxy reads them from files.
     ///
     /// # Errors
-    /// When signing fails.
+    /// When it is the control plane's own identity, or signing fails.
     pub fn issue_pair(
         &self,
         identity: &Identity,
         workload: &str,
         asked: Duration,
-    ) -> Result<(KeyPair, Issued), CaError> {
+    ) -> Result<(KeyPair, Issued), SignError> {
+        self.refuse_own(identity)?;
         let key = KeyPair::generate().map_err(signing)?;
         let wanted = (workload_names(identity)?, asked);
         let issued = self.sign(&self.signer(), &key, workload, wanted)?;
@@ -272,6 +271,13 @@ impl Authority {
             trust_domain: self.trust_domain.clone(),
             namespace: "anyam-system".into(),
             service_account: "anyam-control".into(),
+        }
+    }
+
+    fn refuse_own(&self, identity: &Identity) -> Result<(), SignError> {
+        match *identity == self.own_identity() {
+            true => Err(SignError::Own(identity.to_string())),
+            false => Ok(()),
         }
     }
 

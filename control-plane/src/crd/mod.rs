@@ -19,8 +19,8 @@ use crate::source::kubernetes::kinds::WatchedKind;
 
 /// Category of all our kinds: `kubectl get anyam`.
 const CATEGORY: &str = "anyam";
-/// The label by which tools such as gwctl list the kinds of policies (GEP-713). Inherited: an object for
-/// a namespace, or the mesh, holds for what is in it.
+/// The label of definitions that are kinds of policies (GEP-713). Inherited: an object for a namespace,
+/// or the mesh, holds for what is in it.
 const POLICY: &str = "gateway.networking.k8s.io/policy";
 const DIRECT: Option<&str> = Some("direct");
 const INHERITED: Option<&str> = Some("inherited");

@@ -15,13 +15,14 @@ use xds_proto::anyam::inspect::v1::{
 };
 
 use super::graph::{Graph, ReportingProxy};
+use super::page::{MAX_PAGE, ProxyPage};
 use crate::ads::node::AuthorisedNode;
+use crate::load::{HeldLoad, Overload};
 use crate::metrics::Metrics;
 use crate::text::bounded;
 
 const EXPLAIN: Duration = Duration::from_secs(5);
 const DUMP: Duration = Duration::from_secs(20);
-const MAX_DUMP: usize = 64 << 20;
 /// Questions that may be open at one proxy.
 const MAX_OPEN: usize = 32;
 const TAP_QUEUE: usize = 1024;
@@ -41,15 +42,17 @@ pub enum AskError {
     Left,
     #[error("the proxy reports: {0}")]
     Failed(String),
-    #[error("the proxy's answer is larger than {MAX_DUMP} bytes")]
+    #[error("the proxy's answer is larger than {MAX_PAGE} bytes")]
     Large,
+    #[error(transparent)]
+    Overload(#[from] Overload),
 }
 
 enum Waiting {
     Tap(mpsc::Sender<TapEvent>),
     Dump {
-        data: Vec<u8>,
-        done: oneshot::Sender<Result<Vec<u8>, AskError>>,
+        page: ProxyPage,
+        done: oneshot::Sender<Result<ProxyPage, AskError>>,
     },
     Explain(oneshot::Sender<Result<Explanation, AskError>>),
 }
@@ -121,14 +124,17 @@ impl Agents {
         }
     }
 
-    pub fn all(&self) -> Vec<AgentStatus> {
+    /// Those of nodes that match.
+    pub fn of(&self, shown: impl Fn(&AuthorisedNode) -> bool) -> Vec<AgentStatus> {
         let status = |agent: &Agent| AgentStatus {
             node: agent.node.clone(),
             version: agent.version.clone(),
             since: agent.since,
             report: agent.report.clone(),
         };
-        lock(&self.agents).values().map(status).collect()
+        let agents = lock(&self.agents);
+        let of = agents.values().filter(|agent| shown(&agent.node));
+        of.map(status).collect()
     }
 
     pub fn graph<T>(&self, look: impl FnOnce(&Graph) -> T) -> T {
@@ -191,7 +197,7 @@ impl Agents {
         within(EXPLAIN, answer).await
     }
 
-    /// An admin page of a workload's proxy.
+    /// An admin page of a workload's proxy, of which `held` counts.
     ///
     /// # Errors
     /// When there is no such proxy, or it gives no answer in time.
@@ -199,10 +205,11 @@ impl Agents {
         self: &Arc<Self>,
         workload: (&str, &str),
         what: &str,
-    ) -> Result<Vec<u8>, AskError> {
+        held: HeldLoad,
+    ) -> Result<ProxyPage, AskError> {
         let (done, answer) = oneshot::channel();
         let waiting = Waiting::Dump {
-            data: Vec::new(),
+            page: ProxyPage::new(held),
             done,
         };
         let what = what.to_owned();
@@ -339,23 +346,15 @@ impl ConnectedAgent {
 
     pub(super) fn dump_chunk(&self, chunk: DumpChunk) {
         self.with(|agent| {
-            let Some(Waiting::Dump { data, .. }) = agent.waiting.get_mut(&chunk.id) else {
+            let Some(Waiting::Dump { page, .. }) = agent.waiting.get_mut(&chunk.id) else {
                 return;
             };
-            let large = data.len().saturating_add(chunk.data.len()) > MAX_DUMP;
-            if !large {
-                data.extend_from_slice(&chunk.data);
-            }
-            if (large || chunk.last)
-                && let Some(Waiting::Dump { data, done }) = agent.waiting.remove(&chunk.id)
+            let added = page.add(chunk.data);
+            if (added.is_err() || chunk.last)
+                && let Some(Waiting::Dump { page, done }) = agent.waiting.remove(&chunk.id)
             {
-                let answer = if large {
-                    Err(AskError::Large)
-                } else {
-                    Ok(data)
-                };
                 // Fails when the caller no longer waits, which needs no handling.
-                let _ = done.send(answer);
+                let _ = done.send(added.map(|()| page));
             }
         });
     }

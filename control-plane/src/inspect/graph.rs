@@ -5,7 +5,7 @@
 //! full, edges of the largest share are removed. What a proxy reported is removed soon after it
 //! left.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,17 @@ pub(super) struct EdgeReport {
     pub(super) idle: Duration,
 }
 
+impl EdgeReport {
+    /// Of the same edge, by a proxy that went from one replica to another: each has counted a part of
+    /// the window. As two, the edge would have the sum of their rates.
+    fn add(&mut self, other: &EdgeReport) {
+        self.tally.add(&other.tally);
+        self.seconds = self.seconds.max(other.seconds);
+        self.open = self.open.saturating_add(other.open);
+        self.idle = self.idle.min(other.idle);
+    }
+}
+
 /// What the proxies of some replicas report, each edge summed over the window.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct GraphReports {
@@ -71,7 +82,53 @@ pub struct GraphReports {
     pub(super) dropped: u64,
 }
 
+/// Edges of which a namespace is shown something.
+struct ShownEdges<'a> {
+    namespace: &'a str,
+    /// Workloads that it calls without the name of a service. Others may call them by one.
+    unnamed: HashSet<(&'a str, &'a str)>,
+}
+
+impl<'a> ShownEdges<'a> {
+    fn new(namespace: &'a str, all: impl Iterator<Item = &'a EdgeKey>) -> Self {
+        let mut shown = ShownEdges {
+            namespace,
+            unnamed: HashSet::new(),
+        };
+        if !namespace.is_empty() {
+            let of = |key: &&EdgeKey| shown.touches(key) && key.destination_service.is_empty();
+            let called = |key: &'a EdgeKey| {
+                let workload = &*key.destination_workload;
+                (&*key.destination_namespace, workload)
+            };
+            shown.unnamed = all.filter(of).map(called).collect();
+        }
+        shown
+    }
+
+    fn touches(&self, key: &EdgeKey) -> bool {
+        self.namespace.is_empty()
+            || key.source_namespace == self.namespace
+            || key.destination_namespace == self.namespace
+    }
+
+    fn has(&self, key: &EdgeKey) -> bool {
+        let called = (&*key.destination_namespace, &*key.destination_workload);
+        self.touches(key) || (!key.destination_service.is_empty() && self.unnamed.contains(&called))
+    }
+}
+
 impl GraphReports {
+    /// A copy of what touches a namespace (empty: all).
+    pub fn of_namespace(&self, namespace: &str) -> Self {
+        let shown = ShownEdges::new(namespace, self.reports.iter().map(|it| &it.key));
+        let reports = self.reports.iter().filter(|report| shown.has(&report.key));
+        GraphReports {
+            reports: reports.cloned().collect(),
+            dropped: self.dropped,
+        }
+    }
+
     /// Of all of these replicas. Both ends of an edge may report to different ones, and a proxy to one
     /// after the other.
     pub fn of_all(parts: impl IntoIterator<Item = GraphReports>) -> Self {
@@ -82,6 +139,13 @@ impl GraphReports {
         }
         name_as_callers_do(&mut all.reports);
         all.reports.sort_by(|a, b| a.key.cmp(&b.key));
+        all.reports.dedup_by(|later, kept| {
+            let same = later.key == kept.key;
+            if same {
+                kept.add(later);
+            }
+            same
+        });
         all
     }
 }
@@ -276,8 +340,8 @@ impl Graph {
         self.edges = self.shares.values().map(|share| share.edges.len()).sum();
     }
 
-    /// Every report, each summed over the window.
-    pub fn reports(&self, now: Instant) -> GraphReports {
+    /// Reports of edges that touch a namespace (empty: all), each summed over the window.
+    pub fn reports(&self, namespace: &str, now: Instant) -> GraphReports {
         let newest = self.slot(now);
         let report = |open: bool, key: &EdgeKey, series: &Series| {
             let mut tally = Tally::default();
@@ -300,10 +364,17 @@ impl Graph {
         };
         let since = |at: Instant| now.saturating_duration_since(at);
         let present = |share: &&Share| share.left.is_none_or(|left| since(left) < ABSENCE);
-        let mut reports = Vec::with_capacity(self.edges);
+        let edges = || {
+            self.shares
+                .values()
+                .filter(present)
+                .flat_map(|it| &it.edges)
+        };
+        let shown = ShownEdges::new(namespace, edges().map(|(key, _)| key));
+        let mut reports = Vec::new();
         for share in self.shares.values().filter(present) {
             for (key, series) in &share.edges {
-                if since(series.last) < FORGET {
+                if since(series.last) < FORGET && shown.has(key) {
                     reports.push(report(share.left.is_none(), key, series));
                 }
             }

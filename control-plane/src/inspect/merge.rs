@@ -339,11 +339,11 @@ mod tests {
 
     impl Graph {
         fn edges(&self, namespace: &str, now: Instant) -> Edges {
-            GraphReports::of_all([self.reports(now)]).edges(namespace)
+            GraphReports::of_all([self.reports(namespace, now)]).edges(namespace)
         }
 
         fn stats(&self, namespace: &str, now: Instant) -> Stats {
-            GraphReports::of_all([self.reports(now)]).stats(namespace)
+            GraphReports::of_all([self.reports(namespace, now)]).stats(namespace)
         }
     }
 
@@ -622,11 +622,81 @@ mod tests {
         one.report(WEB, &[source], second, start);
         other.report(CART, &[destination], second, start);
         // As it comes from the other replica.
-        let sent = serde_json::to_string(&other.reports(start)).unwrap();
+        let sent = serde_json::to_string(&other.reports("", start)).unwrap();
         let sent: GraphReports = serde_json::from_str(&sent).unwrap();
-        let merged = GraphReports::of_all([one.reports(start), sent]);
+        let merged = GraphReports::of_all([one.reports("", start), sent]);
         assert_eq!(merged.edges(""), both.edges("", start));
         assert_eq!(merged.stats("shop"), both.stats("shop", start));
         assert_eq!(merged.edges("").edges[0].reporters.len(), 2);
+    }
+
+    /// Its first replica was restarted, say.
+    #[test]
+    fn a_proxy_that_goes_to_another_replica_keeps_its_rate() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let [mut one, mut other] = [(); 2].map(|()| Graph::new(start));
+        one.joined(WEB, start);
+        for tick in 1..=20 {
+            let now = start + second * tick;
+            one.report(WEB, &[reported(Reporter::Source, 100)], second, now);
+        }
+        one.left(WEB, start + second * 20);
+        other.joined(WEB, start + second * 20);
+        for tick in 21..=30 {
+            let now = start + second * tick;
+            other.report(WEB, &[reported(Reporter::Source, 100)], second, now);
+        }
+        let now = start + second * 30;
+        let both = GraphReports::of_all([one.reports("", now), other.reports("", now)]);
+        let edges = both.edges("").edges;
+        let rates = edges.iter().map(|edge| edge.signals.rate);
+        let stats = both.stats("shop").stats;
+        let rates: Vec<f64> = rates
+            .chain(stats.iter().map(|it| it.signals.rate))
+            .collect();
+        assert_eq!(rates.len(), 3, "an edge, a service and a workload");
+        for rate in rates {
+            assert!((85.0..=105.0).contains(&rate), "{rate}");
+        }
+    }
+
+    /// What a user of one namespace is shown is copied, and no more.
+    #[test]
+    fn of_a_namespace_only_its_edges_are_copied() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut graph = Graph::new(start);
+        let to = |service: &str, namespace: &str, workload: &str| Reported {
+            destination_service: service.into(),
+            destination_namespace: namespace.into(),
+            destination_workload: workload.into(),
+            destination_identity: String::new(),
+            ..reported(Reporter::Source, 3)
+        };
+        let vault = "vault.bank.svc.cluster.local";
+        let teller = ReportingProxy {
+            namespace: "bank",
+            workload: "teller-0",
+            service_account: "teller",
+        };
+        // By an address; its service is known by what another one calls.
+        graph.report(WEB, &[to("", "bank", "vault-0")], second, start);
+        let of_bank = [
+            to(vault, "bank", "vault-0"),
+            to("x.bank.svc.a", "bank", "x-0"),
+        ];
+        graph.report(teller, &of_bank, second, start);
+        for (namespace, count) in [("", 3), ("shop", 2), ("bank", 3), ("none", 0)] {
+            let narrow = graph.reports(namespace, start);
+            assert_eq!(narrow.reports.len(), count, "{namespace:?}");
+            let all = graph.reports("", start);
+            assert_eq!(all.of_namespace(namespace).reports.len(), count);
+            let [all, narrow] = [all, narrow].map(|it| GraphReports::of_all([it]));
+            assert_eq!(narrow.edges(namespace), all.edges(namespace));
+            assert_eq!(narrow.stats(namespace), all.stats(namespace));
+        }
+        let edges = graph.edges("shop", start).edges;
+        assert_eq!(edges[0].destination_service, "vault");
     }
 }

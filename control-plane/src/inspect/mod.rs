@@ -4,7 +4,7 @@
 //! - [`graph`]: reported edges in a short sliding window, merged from both ends; sans-IO.
 //!   `tally`: what one end counted; `merge`: both reports of an edge made one.
 //! - [`latency`]: percentiles from bucket counts.
-//! - [`agents`]: connected proxies; tap, dump and explain with deadlines.
+//! - [`agents`]: connected proxies; tap, dump and explain with deadlines; [`page`]: what a dump answers.
 //! - [`service`]: the gRPC service.
 #![cfg_attr(
     not(test),
@@ -23,8 +23,10 @@ pub mod agents;
 pub mod graph;
 pub mod latency;
 mod merge;
+pub mod page;
 pub mod service;
 mod tally;
 
 pub use agents::{Agents, AskError};
 pub use graph::{Graph, GraphReports};
+pub use page::ProxyPage;

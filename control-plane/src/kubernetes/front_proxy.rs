@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::call::{CallError, FailureLog, Right, watch_named};
-use crate::text::bounded;
+use crate::text::{bounded, percent_decoded};
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";
@@ -205,26 +205,10 @@ fn text(bytes: &[u8]) -> Result<String, String> {
 /// Percent-encoded, as the API server encodes what no header name may have; with a broken escape it is
 /// as it stands.
 fn unescape(key: &str) -> String {
-    let mut bytes = Vec::with_capacity(key.len());
-    let mut rest = key.as_bytes();
-    let hex = |byte: u8| char::from(byte).to_digit(16);
-    while let [first, tail @ ..] = rest {
-        rest = match (first, tail) {
-            (b'%', [high, low, after @ ..]) => {
-                let (Some(high), Some(low)) = (hex(*high), hex(*low)) else {
-                    return key.to_owned();
-                };
-                bytes.push(u8::try_from(high << 4 | low).unwrap_or(b'?'));
-                after
-            }
-            (b'%', _) => return key.to_owned(),
-            (other, _) => {
-                bytes.push(*other);
-                tail
-            }
-        };
+    match percent_decoded(key) {
+        (bytes, true) => String::from_utf8(bytes).unwrap_or_else(|_| key.to_owned()),
+        (_, false) => key.to_owned(),
     }
-    String::from_utf8(bytes).unwrap_or_else(|_| key.to_owned())
 }
 
 /// Keeps `trusted` as the ConfigMap says; does not end. Without the ConfigMap nothing is trusted; one

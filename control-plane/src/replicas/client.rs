@@ -1,6 +1,5 @@
 //! Asks the other replicas, all at once. One that gives no answer in time is named, with the reason.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +9,8 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use prost::Message;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
@@ -22,7 +21,7 @@ use super::connection::{ReplicaConnector, problem, whole};
 use crate::api::replicas::{
     OtherReplicas, OthersError, OthersObservation, ProxyQuestion, ReplicaObservation,
 };
-use crate::api::reply::{Body, Problem};
+use crate::api::reply::{Body, BrokenBody, Problem};
 use crate::identity::is_segment;
 use crate::text::bounded;
 
@@ -42,7 +41,7 @@ pub struct ReplicaClient {
 
 /// A replica's answer for a workload's proxy.
 enum ProxyAnswer {
-    Has(Response<Incoming>),
+    Has(Body),
     /// It does not have the proxy.
     Absent,
     Problem(Problem),
@@ -117,9 +116,9 @@ impl ReplicaClient {
         };
         match sent.await {
             Ok(response) => match response.status() {
-                StatusCode::OK => ProxyAnswer::Has(response),
+                StatusCode::OK => ProxyAnswer::Has(forwarded(&replica, response)),
                 StatusCode::NOT_FOUND => ProxyAnswer::Absent,
-                _ => ProxyAnswer::Problem(problem(response).await),
+                _ => ProxyAnswer::Problem(problem(response, self.connector.within).await),
             },
             Err(why) => ProxyAnswer::Unreachable(unreachable(&replica, &why)),
         }
@@ -167,7 +166,7 @@ impl OtherReplicas for ReplicaClient {
         while let Some(answer) = asked.next().await {
             match answer {
                 // The others are not waited for.
-                ProxyAnswer::Has(response) => return Ok(forwarded(response)),
+                ProxyAnswer::Has(body) => return Ok(body),
                 ProxyAnswer::Absent => {}
                 ProxyAnswer::Problem(problem) => refused = Some(problem),
                 ProxyAnswer::Unreachable(replica) => unreachable.push(replica),
@@ -189,12 +188,10 @@ fn unreachable(replica: &ReplicaAddress, why: &str) -> String {
     format!("{}: {}", replica.name, bounded(why))
 }
 
-/// The body as it comes; it ends where the other replica's connection does.
-fn forwarded(response: Response<Incoming>) -> Body {
+/// The body as it comes. Where the other replica's connection breaks off, it does so too.
+fn forwarded(replica: &ReplicaAddress, response: Response<Incoming>) -> Body {
+    let name = replica.name.clone();
     let body = response.into_body();
-    let frames = futures_util::stream::unfold(body, |mut body| async move {
-        let data = body.frame().await?.ok()?.into_data().ok()?;
-        Some((Ok::<_, Infallible>(Frame::data(data)), body))
-    });
-    StreamBody::new(frames).boxed_unsync()
+    body.map_err(move |error| BrokenBody(format!("{name}: {error}")))
+        .boxed_unsync()
 }

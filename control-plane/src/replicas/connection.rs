@@ -120,10 +120,11 @@ pub async fn whole(response: Response<Incoming>) -> Result<Bytes, String> {
     Ok(read.to_bytes())
 }
 
-/// The error that a replica has answered.
-pub async fn problem(response: Response<Incoming>) -> Problem {
+/// The error that a replica has answered, as far as it is known `within` this time.
+pub async fn problem(response: Response<Incoming>, within: Duration) -> Problem {
     let status = response.status();
-    let body = whole(response).await.unwrap_or_default();
+    let body = timeout(within, whole(response)).await;
+    let body = body.ok().and_then(Result::ok).unwrap_or_default();
     match serde_json::from_slice(&body) {
         Ok(ApiError {
             what,

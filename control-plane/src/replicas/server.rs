@@ -18,6 +18,7 @@ use crate::api::secure::SecureService;
 use crate::api::server::MAX_BODY;
 use crate::api::{Api, query, tap};
 use crate::ca::Identity;
+use crate::load::LoadHolder;
 use crate::text::bounded;
 
 /// For a body to arrive.
@@ -58,7 +59,9 @@ impl ReplicaServer {
         let post = request.method() == Method::POST;
         match &parts[..] {
             ["observation"] if request.method() == Method::GET => {
-                Ok(reply::json(&self.api.observation()))
+                // Each replica asks once a second at most. Were there a bound that reads share, two
+                // replicas could wait for each other.
+                Ok(reply::json(&self.api.observation("")))
             }
             ["workloads", namespace, workload, "explain"] if post => {
                 let question = explain(request).await?;
@@ -71,12 +74,12 @@ impl ReplicaServer {
             }
             ["workloads", namespace, workload, "dump", page @ ..] if post => {
                 let page = page.join("/");
-                let asked = self.api.agents.dump((namespace, workload), &page);
+                let held = self.api.load.page(LoadHolder::Replicas)?;
+                let asked = self.api.agents.dump((namespace, workload), &page, held);
                 let answer = asked
                     .await
                     .map_err(|error| of(&error, namespace, workload))?;
-                let kind = "application/octet-stream";
-                Ok(reply::bytes(StatusCode::OK, kind, answer))
+                Ok(reply::page("application/octet-stream", answer))
             }
             ["workloads", namespace, workload, "tap"] if post => {
                 let query = query::tap(&words)?;

@@ -140,6 +140,51 @@ async fn a_proxy_s_pages_come_over_its_own_stream() {
     );
 }
 
+/// A page may have 64 MiB, and whoever has the right in one namespace may ask for it over and over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_that_a_user_asks_for_at_once_are_few() {
+    let bench = Bench::new().await;
+    let mut web = Agent::open(&bench, "web-0", "10.0.0.1").await.unwrap();
+    attached(&bench, 1).await;
+    let path = "/api/v1/dump/shop/web-0/certs";
+    let token = std::fs::read_to_string(&bench.running.token_file).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    let headers = [("authorization", &*bearer)];
+    let (first, second, ()) = tokio::join!(bench.get(path), bench.get(path), async {
+        let mut asked = Vec::new();
+        for _ in 0..2 {
+            let Command::Dump(ask) = web.asked().await else {
+                panic!()
+            };
+            asked.push(ask.id);
+        }
+        let refused = bench.open("GET", path, &headers, "").await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(refused.headers()["retry-after"], "1");
+        let body = refused.into_body().collect().await.unwrap().to_bytes();
+        let error: Value = serde_json::from_slice(&body).unwrap();
+        let todo = error["todo"].as_str().unwrap();
+        assert!(todo.contains("when some are answered"), "{error}");
+        for id in asked {
+            let data = b"[]".to_vec();
+            let last = true;
+            web.say(Message::DumpChunk(DumpChunk { id, data, last }))
+                .await;
+        }
+    });
+    let empty = (StatusCode::OK, serde_json::json!([]));
+    assert_eq!((&first, &second), (&empty, &empty));
+    let (again, ()) = tokio::join!(bench.get(path), async {
+        let Command::Dump(ask) = web.asked().await else {
+            panic!()
+        };
+        let (id, data, last) = (ask.id, b"[]".to_vec(), true);
+        web.say(Message::DumpChunk(DumpChunk { id, data, last }))
+            .await;
+    });
+    assert_eq!(again, empty);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tap_lasts_as_long_as_its_reader() {
     let bench = Bench::new().await;

@@ -32,7 +32,9 @@ impl RouteFilters {
     pub fn at(mesh: &Mesh, namespace: &str, at: SocketAddr) -> Self {
         let service = mesh.by_vip.get(&at.ip()).and_then(|key| mesh.service(key));
         let port = service.and_then(|service| service.port(at.port()));
-        port.map_or_else(Self::default, |port| Self::of(port.request_routes_for(namespace)))
+        port.map_or_else(Self::default, |port| {
+            Self::of(port.request_routes_for(namespace))
+        })
     }
 
     pub fn is_empty(self) -> bool {

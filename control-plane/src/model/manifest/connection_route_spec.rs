@@ -139,6 +139,7 @@ impl ConnectionRuleSpec {
             name: self.name,
             backends: backends.collect(),
             matches: vec![Match::default()],
+            session: None,
             filters: Filters::default(),
             timeouts: Timeouts::default(),
             retry: None,

@@ -279,7 +279,8 @@ pub enum Target {
         port: Option<String>,
     },
     Workload(String),
-    /// Workloads that have all of these labels.
+    /// Workloads that have all of these labels; without any (which no manifest says, see
+    /// `source::kubernetes::lenient`), each of the namespace.
     Labels(BTreeMap<String, String>),
 }
 

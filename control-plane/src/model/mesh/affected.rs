@@ -74,16 +74,16 @@ impl Affected {
             Object::Route(it) => self.route(index, it),
             Object::Grant(it) => drop(self.grants.insert(it.meta.namespace.clone())),
             Object::BackendTls(it) => {
-                self.policy(index, Kind::BackendTlsPolicy, key, &it.targets);
+                self.policy(objects, Kind::BackendTlsPolicy, key, &it.targets);
                 self.targets(key, &it.targets);
             }
             Object::ConfigMap(_) => self.config_map(objects, key),
             Object::Authorization(it) => {
-                self.policy(index, Kind::AuthorizationPolicy, key, &it.targets);
+                self.policy(objects, Kind::AuthorizationPolicy, key, &it.targets);
             }
-            Object::Mesh(it) => self.policy(index, Kind::MeshPolicy, key, &it.targets),
+            Object::Mesh(it) => self.policy(objects, Kind::MeshPolicy, key, &it.targets),
             Object::Backend(it) => {
-                self.policy(index, Kind::BackendPolicy, key, &it.targets);
+                self.policy(objects, Kind::BackendPolicy, key, &it.targets);
                 self.targets(key, &it.targets);
             }
         }
@@ -137,9 +137,8 @@ impl Affected {
         for kind in POLICIES {
             let by_name = Facet::OfWorkload(kind, key.clone());
             self.changed.statuses.extend(index.find(&by_name).cloned());
-            let by_labels = Facet::Selecting(kind, key.namespace.clone());
-            let mut by_labels = index.find(&by_labels).peekable();
-            // Which of them hold for it follows from its labels.
+            // Which of them hold for it follows from its labels; the others are not concerned.
+            let mut by_labels = objects.selecting(kind, it).peekable();
             if by_labels.peek().is_some() {
                 self.changed.statuses.extend(by_labels.cloned());
                 self.policies.insert(by_name);
@@ -165,8 +164,8 @@ impl Affected {
         }
     }
 
-    fn policy(&mut self, index: &Index, kind: Kind, key: &Key, targets: &[Target]) {
-        let namespace = &key.namespace;
+    fn policy(&mut self, objects: &Objects, kind: Kind, key: &Key, targets: &[Target]) {
+        let (index, namespace) = (objects.index(), &key.namespace);
         for facet in Facet::of_policy(kind, namespace, targets) {
             self.changed.statuses.extend(index.find(&facet).cloned());
             if matches!(facet, Facet::OfWorkload(..)) {
@@ -180,7 +179,7 @@ impl Affected {
             let Target::Labels(labels) = target else {
                 continue;
             };
-            for workload in index.with_labels(namespace, labels) {
+            for workload in objects.with_labels(namespace, labels) {
                 let facet = Facet::OfWorkload(kind, workload.clone());
                 self.changed.statuses.extend(index.find(&facet).cloned());
                 self.policies.insert(facet);
@@ -243,5 +242,93 @@ impl Affected {
             Facet::OfWorkload(_, key) => drop(changed.authorized.insert(key.clone())),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::mesh::MeshOptions;
+    use crate::model::mesh::builder::Builder;
+    use crate::model::mesh::change::{ObjectDelta, Origin};
+    use crate::model::mesh::vip::Vips;
+    use crate::source::kubernetes::{decode::Manifest, lenient};
+
+    fn object(kind: Kind, manifest: serde_json::Value) -> Object {
+        let manifest: Manifest = serde_json::from_value(manifest).unwrap();
+        lenient::read(kind, manifest.node).0.unwrap()
+    }
+
+    fn workload(name: &str, labels: &serde_json::Value, host: u8) -> Object {
+        let manifest = serde_json::json!({
+            "metadata": {"name": name, "namespace": "shop", "labels": labels},
+            "spec": {"addresses": [format!("10.0.0.{host}")]},
+        });
+        object(Kind::Workload, manifest)
+    }
+
+    fn policy(kind: Kind, name: &str, spec: serde_json::Value) -> Object {
+        let manifest = serde_json::json!({
+            "metadata": {"name": name, "namespace": "shop"}, "spec": spec,
+        });
+        object(kind, manifest)
+    }
+
+    fn by_label(app: &str) -> serde_json::Value {
+        serde_json::json!({"selector": {"matchLabels": {"app": app}}, "rules": []})
+    }
+
+    /// A namespace may have many policies and many pods that come and go.
+    #[test]
+    fn a_workload_concerns_only_the_policies_that_select_it() {
+        let mut objects = Objects::default();
+        let web = workload("web-0", &serde_json::json!({"app": "web"}), 1);
+        let mut all = vec![web.clone()];
+        let apps = ["web", "db", "cart"];
+        all.extend(apps.map(|app| policy(Kind::AuthorizationPolicy, app, by_label(app))));
+        for object in all {
+            let id = Arc::new(object.id());
+            objects.insert(&id, object, Origin::cluster("test"), Vec::new());
+        }
+        let mut affected = Affected::default();
+        affected.note(&objects, &Arc::new(web.id()));
+        let named: Vec<String> = affected
+            .changed
+            .statuses
+            .iter()
+            .map(|id| id.to_string())
+            .collect();
+        assert_eq!(
+            named,
+            ["Workload shop/web-0", "AuthorizationPolicy shop/web"]
+        );
+        assert_eq!(affected.policies.len(), 1);
+    }
+
+    /// One that is for all workloads of its namespace is for those that come later, too.
+    #[test]
+    fn a_policy_whose_target_cannot_be_read_holds_for_each_workload_of_its_namespace() {
+        let mut builder = Builder::new(MeshOptions::default(), Vips::new());
+        let mut apply = |objects: Vec<Object>| {
+            let set = objects.into_iter().map(|it| (it, Origin::cluster("test")));
+            let delta = ObjectDelta {
+                set: set.collect(),
+                removed: Vec::new(),
+            };
+            builder.apply(delta).0
+        };
+        let labels = serde_json::json!({});
+        apply(vec![workload("a", &labels, 1)]);
+        let unreadable = serde_json::json!({
+            "action": "Deny", "targetRefs": [{"kind": "Pod", "name": "x"}], "rules": [{}],
+        });
+        let holds = |mesh: &crate::model::Mesh, name: &str| {
+            let entry = mesh.workload("shop", name).unwrap();
+            mesh.authorization_for(entry, Some(80)).len()
+        };
+        let mesh = apply(vec![policy(Kind::AuthorizationPolicy, "odd", unreadable)]);
+        assert_eq!(holds(&mesh, "a"), 1);
+        let mesh = apply(vec![workload("b", &labels, 2)]);
+        assert_eq!((holds(&mesh, "a"), holds(&mesh, "b")), (1, 1));
     }
 }

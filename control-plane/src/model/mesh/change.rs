@@ -45,6 +45,8 @@ pub enum LeftOutEffect {
     StrictestMode,
     /// A policy refuses what it can for its targets.
     Strictest,
+    /// A policy refuses what it can for all workloads of its namespace.
+    StrictestInNamespace,
     /// One of several matches of a route's rule.
     MatchDropped,
     /// Of the rule with this index, as written.
@@ -73,6 +75,9 @@ impl fmt::Display for LeftOutEffect {
             LeftOutEffect::RuleRefuses => "so the rule lets nothing through",
             LeftOutEffect::StrictestMode => "so the strictest mode holds",
             LeftOutEffect::Strictest => "so the policy refuses all that it can for its targets",
+            LeftOutEffect::StrictestInNamespace => {
+                "so the policy refuses all that it can for all workloads of its namespace"
+            }
             LeftOutEffect::MatchDropped => "this match is left out",
             LeftOutEffect::RuleDropped(_) => "the rule is left out",
             LeftOutEffect::RuleFails(_) => {

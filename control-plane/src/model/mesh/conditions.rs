@@ -1,13 +1,11 @@
 //! The status conditions of objects in a state of the mesh.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Mesh;
 use super::endpoints::EndpointsBy;
 use super::index::Facet;
-use super::join;
-use super::objects::{self, Objects};
+use super::objects::Objects;
 use super::status::Condition;
 use crate::model::manifest::endpoint_slice::EndpointSlice;
 use crate::model::manifest::object::{Key, Kind, Meta, Target};
@@ -133,7 +131,6 @@ impl ConditionContext<'_> {
 
     fn mesh_policy(&self, meta: &Meta, targets: &[Target]) -> Condition {
         let namespace = &meta.namespace;
-        let key = |object: &Object| Some(object.meta().key());
         let held = |other: &Key| format!("MeshPolicy {other} holds already");
         let conflict = match targets.is_empty() {
             true => {
@@ -143,11 +140,20 @@ impl ConditionContext<'_> {
             }
             false => targets.iter().find_map(|target| match target {
                 Target::Workload(name) => {
-                    let workload = Key::new(namespace, name);
-                    let all = self.objects.policies_of(Kind::MeshPolicy, &workload, key)?;
-                    all.first().filter(|key| **key != meta.key()).map(held)
+                    let other = self.other_holder(&Key::new(namespace, name), meta);
+                    other.as_ref().map(held)
                 }
-                Target::Labels(labels) => self.older(meta, labels),
+                // It looks no further than to the first workload of another policy, and a workload
+                // has one that holds: all policies together cost what all workloads do.
+                Target::Labels(labels) => {
+                    let mut all = self.objects.with_labels(namespace, labels);
+                    all.find_map(|workload| {
+                        let other = self.other_holder(workload, meta)?;
+                        let message =
+                            format!("MeshPolicy {other} holds for Workload {workload} already");
+                        Some(message)
+                    })
+                }
                 Target::Service { .. } => None,
             }),
         };
@@ -157,50 +163,11 @@ impl ConditionContext<'_> {
         }
     }
 
-    /// Names an older MeshPolicy for one of the workloads that have these labels, and the workload.
-    fn older(&self, meta: &Meta, labels: &BTreeMap<String, String>) -> Option<String> {
-        let namespace = &meta.namespace;
-        let all = self.objects.policies(Kind::MeshPolicy, namespace);
-        let mut older = all.filter(|other| other.meta().precedence() < meta.precedence());
-        older.find_map(|other| {
-            let mut targets = objects::targets(other).iter();
-            let both = targets.find_map(|target| self.shared(namespace, target, labels))?;
-            let other = other.meta().key();
-            let message = format!("MeshPolicy {other} holds for Workload {both} already");
-            Some(message)
-        })
-    }
-
-    /// A workload of a target that has these labels.
-    fn shared(
-        &self,
-        namespace: &str,
-        target: &Target,
-        labels: &BTreeMap<String, String>,
-    ) -> Option<Key> {
-        match target {
-            Target::Workload(name) => {
-                let key = Key::new(namespace, name);
-                let workload = self.objects.object(Kind::Workload, &key);
-                let has = |it: &Object| match it {
-                    Object::Workload(it) => join::has_labels(it, labels),
-                    _ => false,
-                };
-                workload.is_some_and(has).then_some(key)
-            }
-            Target::Labels(others) => {
-                let mut both = labels.clone();
-                for (name, value) in others {
-                    let before = both.insert(name.clone(), value.clone());
-                    if before.is_some_and(|before| before != *value) {
-                        return None;
-                    }
-                }
-                let mut all = self.objects.index().with_labels(namespace, &both);
-                all.next().cloned()
-            }
-            Target::Service { .. } => None,
-        }
+    /// The policy that holds for a workload, by its name or its labels, if that is another one.
+    fn other_holder(&self, workload: &Key, than: &Meta) -> Option<Key> {
+        let holder = self.mesh.policies.by_workload.get(workload)?;
+        let holder = holder.meta.key();
+        (holder != than.key()).then_some(holder)
     }
 
     fn backend_policy(&self, meta: &Meta, targets: &[Target]) -> Condition {
@@ -244,8 +211,8 @@ impl ConditionContext<'_> {
         });
         let holds_for_none = targets.iter().any(|target| match target {
             Target::Labels(labels) => {
-                let index = self.objects.index();
-                index.with_labels(namespace, labels).next().is_none()
+                let mut all = self.objects.with_labels(namespace, labels);
+                all.next().is_none()
             }
             Target::Workload(_) | Target::Service { .. } => false,
         });

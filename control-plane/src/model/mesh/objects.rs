@@ -82,19 +82,29 @@ impl Objects {
             .map(|id| &id.key)
     }
 
-    /// Policies of a kind, of a namespace.
-    pub fn policies<'a>(
+    /// Workloads of a namespace that have all of these labels, in order; without labels, all.
+    pub fn with_labels<'a>(
+        &'a self,
+        namespace: &'a str,
+        labels: &BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'a Key> + use<'a> {
+        let all = labels.is_empty().then(|| self.workloads(namespace));
+        let some = self.index.with_labels(namespace, labels);
+        all.into_iter().flatten().chain(some)
+    }
+
+    /// Policies of a kind that select a workload by its labels.
+    pub fn selecting<'a>(
         &'a self,
         kind: Kind,
-        namespace: &'a str,
-    ) -> impl Iterator<Item = &'a Object> {
-        let first = ObjectId {
-            kind,
-            key: Key::new(namespace, ""),
-        };
-        let all = self.by_id.range(first..);
-        all.take_while(move |(id, _)| id.kind == kind && id.key.namespace == namespace)
-            .map(|(_, (object, _))| object)
+        workload: &'a Workload,
+    ) -> impl Iterator<Item = &'a Arc<ObjectId>> {
+        let all = Facet::Selecting(kind, workload.meta.namespace.clone());
+        let all = self.index.find(&all);
+        all.filter(move |id| {
+            self.get(id)
+                .is_some_and(|(object, _)| selects(object, workload))
+        })
     }
 
     /// Policies of a kind for a workload, by its name or its labels, by precedence. `None`: there are
@@ -106,16 +116,13 @@ impl Objects {
         of: impl Fn(&Object) -> Option<T>,
     ) -> Option<Vec<T>> {
         let by_name = Facet::OfWorkload(kind, workload.clone());
-        let by_labels = Facet::Selecting(kind, workload.namespace.clone());
         let by_name = self.index.find(&by_name).filter_map(|id| self.get(id));
         let own = match self.object(Kind::Workload, workload) {
             Some(Object::Workload(own)) => Some(own),
             _ => None,
         };
-        let by_labels = own.into_iter().flat_map(|own| {
-            let all = self.index.find(&by_labels).filter_map(|id| self.get(id));
-            all.filter(move |(object, _)| selects(object, own))
-        });
+        let by_labels = own.into_iter().flat_map(|own| self.selecting(kind, own));
+        let by_labels = by_labels.filter_map(|id| self.get(id));
         let found = by_name.chain(by_labels).map(|(object, _)| object);
         by_precedence(found.collect(), of)
     }
@@ -163,7 +170,7 @@ fn selects(policy: &Object, workload: &Workload) -> bool {
 }
 
 /// Of a policy; others have none.
-pub fn targets(policy: &Object) -> &[Target] {
+fn targets(policy: &Object) -> &[Target] {
     match policy {
         Object::Authorization(it) => &it.targets,
         Object::Mesh(it) => &it.targets,

@@ -185,6 +185,7 @@ fn invalid_rules(route: &Route, left_out: &[LeftOut]) -> InvalidRules {
             | LeftOutEffect::RuleRefuses
             | LeftOutEffect::StrictestMode
             | LeftOutEffect::Strictest
+            | LeftOutEffect::StrictestInNamespace
             | LeftOutEffect::CallsFail => continue,
         }
         messages.push(format!("Dropped Rule: {part}"));

@@ -4,17 +4,21 @@
 //!
 //! Removing a part must not allow more than before: a match is removed with its rule; a rule whose
 //! filter is unknown answers 500, as Gateway API requires; an invalid rule of an Allow policy is
-//! removed, one of a Deny policy denies everything; a policy with too many invalid parts is as
-//! strict as possible for its targets; a BackendTLSPolicy that does not say how certificates are verified
+//! removed, one of a Deny policy denies everything; a policy with too many invalid parts, or with a
+//! target that is not wholly known, is as strict as possible for its targets; one whose targets
+//! cannot be read, for its namespace; a BackendTLSPolicy that does not say how certificates are verified
 //! makes calls fail (`policy`).
 
 mod policy;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use xds_proto::yaml::{Node, Value};
 
 use super::decode::{node, scalar};
 use super::removed::{Removed, element};
-use crate::model::manifest::object::{FieldError, Kind};
+use crate::model::manifest::object::{FieldError, Kind, Target};
 use crate::model::manifest::read::{self, Object, ReadError};
 use crate::model::manifest::reference::UNREADABLE;
 use crate::model::manifest::route_spec::MAX_ATTEMPTS;
@@ -27,9 +31,10 @@ const MAX_PARTS: usize = 64;
 pub fn read(kind: Kind, mut node: Node<'static>) -> (Option<Object>, Vec<LeftOut>) {
     let mut left_out: Vec<LeftOut> = Vec::new();
     let mut removed = Removed::default();
+    let mut whole_namespace = false;
     while left_out.len() < MAX_PARTS {
         let mut field = match read::object(kind, &node) {
-            Ok(object) => return (Some(object), left_out),
+            Ok(object) => return (Some(targeted(object, whole_namespace)), left_out),
             Err(ReadError::Value(error)) => FieldError::new(error.path, error.message),
             Err(ReadError::Fields(fields)) => match fields.into_iter().next() {
                 Some(field) => field,
@@ -41,6 +46,7 @@ pub fn read(kind: Kind, mut node: Node<'static>) -> (Option<Object>, Vec<LeftOut
         let mut repair = Repair {
             kind,
             node: &mut node,
+            whole_namespace: &mut whole_namespace,
         };
         let effect = repair.take_out(&path, &mut removed);
         left_out.push(LeftOut {
@@ -54,16 +60,45 @@ pub fn read(kind: Kind, mut node: Node<'static>) -> (Option<Object>, Vec<LeftOut
     let mut repair = Repair {
         kind,
         node: &mut node,
+        whole_namespace: &mut whole_namespace,
     };
     if !repair.make_strictest() {
         return (None, left_out);
     }
+    let mut effect = LeftOutEffect::Strictest;
+    let mut object = read::object(kind, &node).ok();
+    if object.is_none() {
+        let mut repair = Repair {
+            kind,
+            node: &mut node,
+            whole_namespace: &mut whole_namespace,
+        };
+        if repair.for_whole_namespace().is_some() {
+            effect = LeftOutEffect::StrictestInNamespace;
+            object = read::object(kind, &node).ok();
+        }
+    }
     let message = format!("{MAX_PARTS} parts of it cannot be read");
     left_out.push(LeftOut {
         field: FieldError::new("spec", message),
-        effect: LeftOutEffect::Strictest,
+        effect,
     });
-    (read::object(kind, &node).ok(), left_out)
+    let object = object.map(|object| targeted(object, whole_namespace));
+    (object, left_out)
+}
+
+/// No manifest says that a policy is for each workload of its namespace, also in the root namespace,
+/// where one without targets is for the whole mesh.
+fn targeted(mut object: Object, whole_namespace: bool) -> Object {
+    let all = || vec![Target::Labels(BTreeMap::new())];
+    match &mut object {
+        Object::Authorization(policy) if whole_namespace => {
+            Arc::make_mut(policy).targets = all();
+        }
+        Object::Mesh(policy) if whole_namespace => Arc::make_mut(policy).targets = all(),
+        _ => {}
+    }
+    object
 }
 
 /// What it does that a part is taken out.
@@ -77,6 +112,8 @@ enum Repaired {
     StrictestMode,
     /// A policy, for its targets.
     Strictest,
+    /// A policy, for all workloads of its namespace.
+    StrictestInNamespace,
     MatchDropped,
     RuleDropped,
     RuleFails,
@@ -94,6 +131,7 @@ impl Repaired {
             Repaired::RuleRefuses => LeftOutEffect::RuleRefuses,
             Repaired::StrictestMode => LeftOutEffect::StrictestMode,
             Repaired::Strictest => LeftOutEffect::Strictest,
+            Repaired::StrictestInNamespace => LeftOutEffect::StrictestInNamespace,
             Repaired::MatchDropped => LeftOutEffect::MatchDropped,
             Repaired::RuleDropped => LeftOutEffect::RuleDropped(rule),
             Repaired::RuleFails => LeftOutEffect::RuleFails(rule),
@@ -106,6 +144,8 @@ impl Repaired {
 struct Repair<'a> {
     kind: Kind,
     node: &'a mut Node<'static>,
+    /// What a policy is for cannot be read, so it is for all workloads of its namespace.
+    whole_namespace: &'a mut bool,
 }
 
 impl Repair<'_> {
@@ -252,7 +292,6 @@ mod tests {
     use crate::model::manifest::policy::{EgressMode, MtlsMode};
     use crate::model::manifest::route::{BackendKind, Route};
     use crate::source::kubernetes::decode::Manifest;
-    use std::sync::Arc;
 
     fn parts(kind: Kind, mut spec: Json) -> (Option<Object>, Vec<String>) {
         let body = spec.as_object_mut().unwrap();
@@ -466,23 +505,122 @@ mod tests {
         assert_eq!(denies.rules, [AuthorizationRule::default()]);
         let custom = policy(json!({"action": "Custom", "rules": rules})).unwrap();
         assert_eq!((custom.action, custom.rules.len()), (Action::Allow, 0));
-        let target = json!([{"kind": "Pod", "name": "a"}]);
-        assert_eq!(policy(json!({"targetRefs": target, "rules": rules})), None);
-        let targets = json!([{"kind": "Pod", "name": "a"}, {"kind": "Service", "name": "b"}]);
-        let rest = policy(json!({"targetRefs": targets, "rules": rules})).unwrap();
-        assert_eq!(rest.targets.len(), 1);
-        // It would hold for the namespace without its selector, for more workloads without a part.
-        for selector in [
-            json!({"matchLabels": {}}),
-            json!({"matchLabels": {"app": "a"}, "matchExpressions": []}),
-        ] {
-            assert_eq!(policy(json!({"selector": selector, "rules": rules})), None);
-        }
         let selector = json!({"matchLabels": {"app": "a"}});
         let custom = policy(json!({"selector": selector, "action": "Custom"})).unwrap();
         assert_eq!((custom.targets.len(), custom.rules.len()), (1, 0));
         let audit = policy(json!({"action": "Audit", "rules": rules, "x": 1})).unwrap();
         assert_eq!(audit.rules, [AuthorizationRule::default()]);
+    }
+
+    /// Targets, action and number of rules of an AuthorizationPolicy, and what is said of it first.
+    fn authorization(spec: Json) -> (Vec<Target>, Action, usize, String) {
+        let (object, said) = policy_beside(Kind::AuthorizationPolicy, spec, None);
+        let Object::Authorization(policy) = object else {
+            panic!("{object:?}")
+        };
+        let said = said.lines().next().unwrap_or_default().to_owned();
+        (
+            policy.targets.clone(),
+            policy.action,
+            policy.rules.len(),
+            said,
+        )
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> Target {
+        let owned = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Target::Labels(owned.collect())
+    }
+
+    /// Were such a policy not in force, what it denied would be open.
+    #[test]
+    fn an_unknown_field_in_a_target_or_selector_keeps_the_policy_in_force_for_the_rest() {
+        let workload = |name: &str| Target::Workload(name.to_owned());
+        let elsewhere = json!({"kind": "Workload", "name": "db", "namespace": "shop"});
+        let web = json!({"kind": "Workload", "name": "web"});
+        let section = json!({"kind": "Workload", "name": "db", "sectionName": "sql"});
+        let both = json!({"matchLabels": {"app": "a"}, "matchExpressions": []});
+        for (place, value, targets) in [
+            ("targetRefs", json!([elsewhere]), vec![workload("db")]),
+            (
+                "targetRefs",
+                json!([web, elsewhere]),
+                vec![workload("web"), workload("db")],
+            ),
+            ("targetRefs", json!([section]), vec![workload("db")]),
+            ("selector", both, vec![labels(&[("app", "a")])]),
+        ] {
+            let rule = json!({"from": [{"namespaces": ["a"]}]});
+            for (action, rules) in [("Deny", 1), ("Allow", 0), ("Audit", 1)] {
+                let spec = json!({"action": action, place: value, "rules": [rule]});
+                let (found, does, count, said) = authorization(spec);
+                assert_eq!((&found, count), (&targets, rules), "{action}: {said}");
+                assert_eq!(format!("{does:?}"), action);
+                assert!(said.starts_with(&format!("spec.{place}")), "{said}");
+                assert!(said.ends_with("all that it can for its targets"), "{said}");
+            }
+        }
+        let spec = json!({"targetRefs": [elsewhere], "mtls": {"mode": "Permissive"}});
+        let (object, said) = policy_beside(Kind::MeshPolicy, spec, None);
+        let Object::Mesh(policy) = object else {
+            panic!("{said}")
+        };
+        let mode = policy.spec.mtls.as_ref().and_then(|mtls| mtls.mode);
+        assert_eq!((mode, policy.spec.egress), (Some(MtlsMode::Strict), None));
+        assert_eq!(policy.targets, [workload("db")]);
+    }
+
+    #[test]
+    fn a_policy_whose_target_cannot_be_read_closes_its_namespace() {
+        let pod = json!({"kind": "Pod", "name": "a"});
+        let many: Vec<Json> = (0..17)
+            .map(|n| json!({"kind": "Workload", "name": format!("w{n}")}))
+            .collect();
+        for (place, value) in [
+            ("targetRefs", json!([pod])),
+            ("targetRefs", json!([{"kind": "Service", "name": "b"}, pod])),
+            ("targetRefs", json!([{"kind": "Workload"}])),
+            ("targetRefs", json!(["db"])),
+            ("targetRefs", json!("db")),
+            ("targetRefs", json!(many)),
+            ("selector", json!({"matchLabels": {}})),
+            ("selector", json!({"matchLabels": {"app": "no value"}})),
+            ("selector", json!({"matchExpressions": []})),
+            ("selector", json!("app=a")),
+        ] {
+            let rule = json!({"from": [{"namespaces": ["a"]}]});
+            for (action, rules) in [("Deny", 1), ("Allow", 0)] {
+                let spec = json!({"action": action, place: value, "rules": [rule]});
+                let (targets, _, count, said) = authorization(spec);
+                assert_eq!(
+                    (targets, count),
+                    (vec![labels(&[])], rules),
+                    "{value}: {said}"
+                );
+            }
+            let spec = json!({place: value, "mtls": {"mode": "Permissive"}});
+            let (object, said) = policy_beside(Kind::MeshPolicy, spec, None);
+            let Object::Mesh(policy) = object else {
+                panic!("{said}")
+            };
+            let mode = policy.spec.mtls.as_ref().and_then(|mtls| mtls.mode);
+            let egress = policy.spec.egress.map(|it| it.mode);
+            assert_eq!(
+                (mode, egress),
+                (Some(MtlsMode::Strict), Some(EgressMode::Block))
+            );
+            assert_eq!(policy.targets, [labels(&[])], "{value}");
+        }
+        // It guards nothing.
+        let spec = json!({"targetRefs": [pod], "accessLog": {"format": "Off"}});
+        assert_eq!(parts(Kind::MeshPolicy, spec).0, None);
+        let odd: serde_json::Map<String, Json> =
+            (0..100).map(|n| (format!("x{n}"), json!(1))).collect();
+        let spec = json!({"action": "Deny", "targetRefs": [odd], "rules": [{}]});
+        let (targets, _, rules, said) = authorization(spec);
+        assert_eq!((targets, rules), (vec![labels(&[])], 1), "{said}");
     }
 
     #[test]

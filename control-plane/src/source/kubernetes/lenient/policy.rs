@@ -21,8 +21,14 @@ const MESH_SPEC: [&str; 7] = [
 
 impl Repair<'_> {
     pub(super) fn of_policy(&mut self, path: &str, removed: &mut Removed) -> Option<Repaired> {
+        let guards = matches!(self.kind, Kind::AuthorizationPolicy | Kind::MeshPolicy);
+        if guards && is_of(path, "spec.targetRefs") {
+            return self.of_targets(path, removed);
+        }
+        if guards && is_of(path, "spec.selector") {
+            return self.of_selector(path, removed);
+        }
         if let Some((index, _)) = element(path, "spec.targetRefs") {
-            // A policy without any target applies to its whole namespace.
             let others = self.elements("spec.targetRefs") > 1;
             let gone = others && self.remove(&format!("spec.targetRefs[{index}]"), removed);
             return gone.then_some(Repaired::Unused);
@@ -32,12 +38,7 @@ impl Repair<'_> {
             return self.without_misplaced();
         }
         match self.kind {
-            // Without them, the policy would hold for its namespace.
             _ if path == "spec.targetRefs" => None,
-            // Without it, or a part of it, the policy would hold for more.
-            Kind::AuthorizationPolicy | Kind::MeshPolicy if path.starts_with("spec.selector") => {
-                None
-            }
             Kind::AuthorizationPolicy => self.of_authorization(path, removed),
             Kind::MeshPolicy => self.of_mesh_policy(path, removed),
             Kind::BackendTlsPolicy if path.starts_with("spec.validation") => {
@@ -48,6 +49,56 @@ impl Repair<'_> {
             }
             _ => self.remove(path, removed).then_some(Repaired::Unused),
         }
+    }
+
+    /// A field that is not known may narrow a target: without it the policy is for all of the target,
+    /// and the strictest there. Were it not in force, what it denied would be open.
+    fn of_targets(&mut self, path: &str, removed: &mut Removed) -> Option<Repaired> {
+        let Some((index, field)) = element(path, "spec.targetRefs") else {
+            return self.for_whole_namespace();
+        };
+        let narrowing = match field {
+            // That a Workload has none is an error of its kind.
+            ".kind" => format!("spec.targetRefs[{index}].sectionName"),
+            "" | ".name" | ".group" => return self.for_whole_namespace(),
+            _ => path.to_owned(),
+        };
+        match self.remove(&narrowing, removed) && self.make_strictest() {
+            true => Some(Repaired::Strictest),
+            false => self.for_whole_namespace(),
+        }
+    }
+
+    /// As [`Self::of_targets`]: what its labels select is all that the policy is for.
+    fn of_selector(&mut self, path: &str, removed: &mut Removed) -> Option<Repaired> {
+        let labels = path == "spec.selector" || is_of(path, "spec.selector.matchLabels");
+        match !labels && self.remove(path, removed) && self.make_strictest() {
+            true => Some(Repaired::Strictest),
+            false => self.for_whole_namespace(),
+        }
+    }
+
+    /// What the policy is for cannot be read: it is the strictest for all workloads of its namespace, as
+    /// its target may be any of them. `None`: it guards nothing.
+    pub(super) fn for_whole_namespace(&mut self) -> Option<Repaired> {
+        if *self.whole_namespace || !self.make_strictest() {
+            return None;
+        }
+        for targets in ["spec.targetRefs", "spec.selector"] {
+            self.node.remove(targets);
+        }
+        if self.kind == Kind::MeshPolicy {
+            let spec = self.node.at_mut("spec")?;
+            let modes = ["mtls", "egress"].map(|field| spec.get(field).is_some());
+            if !modes.contains(&true) {
+                return None;
+            }
+            // Of the MeshPolicies of a workload one holds: a mode that this one does not set could be
+            // weaker than that of the policy in whose place it is.
+            spec.value = Value::Mapping(strictest_modes(|_| true));
+        }
+        *self.whole_namespace = true;
+        Some(Repaired::StrictestInNamespace)
     }
 
     /// Fields beside `spec` belong into it, such as `targetRefs` with too little indentation.
@@ -85,9 +136,6 @@ impl Repair<'_> {
         }
         if !path.starts_with("spec.") {
             return self.remove(path, removed).then_some(Repaired::Unused);
-        }
-        if path == "spec.rules" && self.node.at_mut(path).is_none() {
-            return None;
         }
         // The field may have narrowed what the rules match.
         self.make_strictest().then_some(Repaired::Strictest)
@@ -168,13 +216,11 @@ impl Repair<'_> {
                 spec.push((text("rules"), node(rules)));
             }
             Kind::MeshPolicy => {
-                for (field, mode) in [("mtls", "Strict"), ("egress", "Block")] {
+                let given = |field: &str| {
                     let given = self.node.at_mut(&format!("spec.{field}"));
-                    if given.is_some_and(|it| !it.is_null()) {
-                        let mode = Value::Mapping(vec![(text("mode"), text(mode))]);
-                        spec.push((text(field), node(mode)));
-                    }
-                }
+                    given.is_some_and(|it| !it.is_null())
+                };
+                spec.extend(strictest_modes(given));
             }
             Kind::BackendTlsPolicy => spec.push((text("validation"), untrusting())),
             _ => return false,
@@ -205,6 +251,23 @@ fn untrusting() -> Node<'static> {
         (text("caCertificateRefs"), refs),
         (text("hostname"), text("unreadable")),
     ]))
+}
+
+/// Of a MeshPolicy, in the fields that are `given`.
+fn strictest_modes(mut given: impl FnMut(&str) -> bool) -> Vec<(Node<'static>, Node<'static>)> {
+    let all = [("mtls", "Strict"), ("egress", "Block")];
+    let all = all.into_iter().filter(|(field, _)| given(field));
+    all.map(|(field, mode)| {
+        let mode = Value::Mapping(vec![(text("mode"), text(mode))]);
+        (text(field), node(mode))
+    })
+    .collect()
+}
+
+/// Whether a path is that of a field, or leads through it.
+fn is_of(path: &str, field: &str) -> bool {
+    let rest = path.strip_prefix(field);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 fn empty_list() -> Node<'static> {
