@@ -1,8 +1,9 @@
 //! Merges the two reports of one edge: numbers from the caller, refusals and the caller's identity
 //! from the callee.
 
-use super::graph::{EdgeReport, GraphReports, WINDOW};
+use super::graph::WINDOW;
 use super::latency::percentile;
+use super::reports::{EdgeReport, GraphReports};
 use super::tally::Tally;
 use crate::types::{Edge, Edges, Signals, Stat, Stats};
 use std::collections::{BTreeMap, HashMap};
