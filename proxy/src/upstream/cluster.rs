@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -143,7 +143,11 @@ impl Cluster {
         let input = PickInput {
             exclude: what.exclude,
             hash: what.hash,
-            active: if self.lb.bounds_load() { self.active() } else { 0 },
+            active: if self.lb.bounds_load() {
+                self.active()
+            } else {
+                0
+            },
         };
         let choice = set
             .balance

@@ -248,7 +248,11 @@ impl Service {
         // They choose among endpoints, all of which the Service leads to: it is served without.
         let external_name = spec.service_type == ServiceType::ExternalName;
         let config = spec.session_affinity_config;
-        let unsupported: Vec<_> = spec.session_affinity.unsupported(config, external_name).into_iter().collect();
+        let unsupported: Vec<_> = spec
+            .session_affinity
+            .unsupported(config, external_name)
+            .into_iter()
+            .collect();
         if external_name {
             return external(meta, spec.external_name, unsupported);
         }

@@ -62,7 +62,9 @@ pub(super) fn cluster(
         Ok(picked) => {
             let why = match (picked.panic, cluster.lb.is_hash()) {
                 (true, _) => "picked in panic: too few are healthy",
-                (false, true) => "a pick now without a hash: what a call has of it chooses among all",
+                (false, true) => {
+                    "a pick now without a hash: what a call has of it chooses among all"
+                }
                 (false, false) => "a pick now",
             };
             let subject = picked.endpoint.address.to_string();
