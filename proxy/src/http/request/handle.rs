@@ -281,8 +281,6 @@ impl Exchange<'_, '_> {
             .cluster
             .ok_or(Failure::NoCluster(forward.cluster_not_found))?;
         self.info.cluster = Some(cluster.clone());
-        // Before the route changes anything that is hashed.
-        let hash = hash::of(&cluster, forward, &mut self.info);
         let weighted = chosen.weighted;
         let timeout = super::timeout::of(&self.info.request, forward);
         let edits = weighted.map(|entry| &entry.request_headers);
@@ -291,6 +289,8 @@ impl Exchange<'_, '_> {
         }
         rewrite::request(&mut self.info, route, forward, weighted, timeout);
         headers::edit(&mut self.info, HeadSide::Request, edits);
+        // As in Envoy, what is hashed is the request as the upstream gets it.
+        let hash = hash::of(&cluster, forward, &mut self.info);
         self.expect(&framing);
 
         let idle = forward.idle_timeout;

@@ -81,9 +81,9 @@ fn requests_are_hashed_as_in_envoy() {
     assert!(chosen.len() > 3, "{chosen:?}");
 }
 
-/// What is hashed is the request as it came, not as the route rewrites it.
+/// What is hashed is the request as the route rewrites it, without the headers that it removes.
 #[test]
-fn a_rewrite_changes_no_choice() {
+fn requests_are_hashed_as_they_are_sent_on() {
     let policy = json!([{"header": {"header_name": ":path"}}, {"header": {"header_name": "x-a"}}]);
     let more = json!({"hash_policy": policy, "prefix_rewrite": "/x"});
     let mut rewritten = route("/long", "app", more);

@@ -30,7 +30,10 @@ fn in_header() -> Value {
 
 fn state(kind: &str, mut config: Value) -> Value {
     config["@type"] = format!("{STATES}.{kind}").into();
-    json!({"session_state": {"name": "state", "typed_config": config}})
+    // Envoy finds these extensions by name.
+    let (name, _) = kind.split_once('.').unwrap();
+    let name = format!("envoy.http.stateful_session.{name}");
+    json!({"session_state": {"name": name, "typed_config": config}})
 }
 
 fn strict(mut session: Value, status: u32) -> Value {
