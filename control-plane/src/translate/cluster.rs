@@ -256,12 +256,7 @@ pub fn declaration(service: &ServiceEntry, port: &PortEntry) -> String {
 }
 
 /// The services that send to a port of a workload.
-fn metadata_of(
-    mesh: &Mesh,
-    entry: &WorkloadEntry,
-    port: u16,
-    but: &str,
-) -> Option<core::Metadata> {
+fn metadata_of(mesh: &Mesh, entry: &WorkloadEntry, port: u16, but: &str) -> Option<core::Metadata> {
     let sends = mesh.own_services(entry).filter_map(|service| {
         let mut ports = service.ports.iter();
         let at = ports.find(|it| service.covers(it, &entry.workload).contains(&port))?;

@@ -77,7 +77,9 @@ impl ConfigMap {
     pub fn new(document: ConfigMapDocument) -> Result<Self, Vec<FieldError>> {
         let ca = match document.data.ca {
             None => CaBundle::Missing,
-            Some(text) => read(&text).map_or_else(CaBundle::Invalid, |pem| CaBundle::Roots(pem.into())),
+            Some(text) => {
+                read(&text).map_or_else(CaBundle::Invalid, |pem| CaBundle::Roots(pem.into()))
+            }
         };
         Ok(ConfigMap {
             meta: document.metadata,
