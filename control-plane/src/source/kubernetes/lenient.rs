@@ -476,11 +476,18 @@ mod tests {
             panic!("{object:?}")
         };
         let said = said.lines().next().unwrap_or_default().to_owned();
-        (policy.targets.clone(), policy.action, policy.rules.len(), said)
+        (
+            policy.targets.clone(),
+            policy.action,
+            policy.rules.len(),
+            said,
+        )
     }
 
     fn labels(pairs: &[(&str, &str)]) -> Target {
-        let owned = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let owned = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Target::Labels(owned.collect())
     }
 
@@ -525,7 +532,9 @@ mod tests {
     #[test]
     fn a_policy_whose_target_cannot_be_read_closes_its_namespace() {
         let pod = json!({"kind": "Pod", "name": "a"});
-        let many: Vec<Json> = (0..17).map(|n| json!({"kind": "Workload", "name": format!("w{n}")})).collect();
+        let many: Vec<Json> = (0..17)
+            .map(|n| json!({"kind": "Workload", "name": format!("w{n}")}))
+            .collect();
         for (place, value) in [
             ("targetRefs", json!([pod])),
             ("targetRefs", json!([{"kind": "Service", "name": "b"}, pod])),
@@ -542,7 +551,11 @@ mod tests {
             for (action, rules) in [("Deny", 1), ("Allow", 0)] {
                 let spec = json!({"action": action, place: value, "rules": [rule]});
                 let (targets, _, count, said) = authorization(spec);
-                assert_eq!((targets, count), (vec![labels(&[])], rules), "{value}: {said}");
+                assert_eq!(
+                    (targets, count),
+                    (vec![labels(&[])], rules),
+                    "{value}: {said}"
+                );
             }
             let spec = json!({place: value, "mtls": {"mode": "Permissive"}});
             let (object, said) = policy_beside(Kind::MeshPolicy, spec, None);
@@ -551,7 +564,10 @@ mod tests {
             };
             let mode = policy.spec.mtls.as_ref().and_then(|mtls| mtls.mode);
             let egress = policy.spec.egress.map(|it| it.mode);
-            assert_eq!((mode, egress), (Some(MtlsMode::Strict), Some(EgressMode::Block)));
+            assert_eq!(
+                (mode, egress),
+                (Some(MtlsMode::Strict), Some(EgressMode::Block))
+            );
             assert_eq!(policy.targets, [labels(&[])], "{value}");
         }
         // It guards nothing.
