@@ -249,8 +249,16 @@ mod tests {
         }
         let mut affected = Affected::default();
         affected.note(&objects, &Arc::new(web.id()));
-        let named: Vec<String> = affected.changed.statuses.iter().map(|id| id.to_string()).collect();
-        assert_eq!(named, ["Workload shop/web-0", "AuthorizationPolicy shop/web"]);
+        let named: Vec<String> = affected
+            .changed
+            .statuses
+            .iter()
+            .map(|id| id.to_string())
+            .collect();
+        assert_eq!(
+            named,
+            ["Workload shop/web-0", "AuthorizationPolicy shop/web"]
+        );
         assert_eq!(affected.policies.len(), 1);
     }
 

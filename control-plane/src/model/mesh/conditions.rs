@@ -146,7 +146,8 @@ impl ConditionContext<'_> {
                     let mut all = self.objects.with_labels(namespace, labels);
                     all.find_map(|workload| {
                         let other = self.other_holder(workload, meta)?;
-                        let message = format!("MeshPolicy {other} holds for Workload {workload} already");
+                        let message =
+                            format!("MeshPolicy {other} holds for Workload {workload} already");
                         Some(message)
                     })
                 }
