@@ -25,88 +25,99 @@ pub struct Metrics {
     root_expiry: IntGauge,
 }
 
+/// Makes and registers metrics.
+struct MetricFactory<'a>(&'a Registry);
+
+impl MetricFactory<'_> {
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        let made = IntCounter::new(name, help)?;
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn by(&self, name: &str, help: &str, label: &str) -> Result<IntCounterVec, prometheus::Error> {
+        let made = IntCounterVec::new(Opts::new(name, help), &[label])?;
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn outcomes(&self, name: &str, help: &str) -> Result<IntCounterVec, prometheus::Error> {
+        self.by(name, help, "outcome")
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        let made = IntGauge::new(name, help)?;
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+}
+
 impl Metrics {
     /// # Errors
     /// When two metrics share a name, which a test would find.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
-            let made = IntCounter::new(name, help)?;
-            registry.register(Box::new(made.clone()))?;
-            Ok(made)
-        };
-        let by =
-            |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
-                let made = IntCounterVec::new(Opts::new(name, help), &[label])?;
-                registry.register(Box::new(made.clone()))?;
-                Ok(made)
-            };
-        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
-            let made = IntGauge::new(name, help)?;
-            registry.register(Box::new(made.clone()))?;
-            Ok(made)
-        };
-        let outcomes = |name, help| by(name, help, "outcome");
+        let made = MetricFactory(&registry);
         Ok(Metrics {
-            pushes: by(
+            pushes: made.by(
                 "anyam_control_xds_pushes_total",
                 "Responses sent over ADS",
                 "type",
             )?,
-            rejections: by(
+            rejections: made.by(
                 "anyam_control_xds_rejections_total",
                 "Updates that proxies rejected (NACK)",
                 "type",
             )?,
-            certificates_issued: counter(
+            certificates_issued: made.counter(
                 "anyam_control_certificates_issued_total",
                 "Workload certificates signed",
             )?,
-            certificates_refused: counter(
+            certificates_refused: made.counter(
                 "anyam_control_certificates_refused_total",
                 "Certificate requests refused",
             )?,
-            api_requests: by(
+            api_requests: made.by(
                 "anyam_control_api_requests_total",
                 "Requests to the HTTP API",
                 "status",
             )?,
-            edges_dropped: counter(
+            edges_dropped: made.counter(
                 "anyam_control_edges_dropped_total",
                 "Reported edges not kept because the table was full",
             )?,
-            injections: outcomes(
+            injections: made.outcomes(
                 "anyam_control_injections_total",
                 "AdmissionReviews answered by the webhook",
             )?,
-            token_reviews: outcomes(
+            token_reviews: made.outcomes(
                 "anyam_control_token_reviews_total",
                 "Service-account tokens that sidecars showed",
             )?,
-            access_reviews: outcomes(
+            access_reviews: made.outcomes(
                 "anyam_control_access_reviews_total",
                 "SubjectAccessReviews of users of the aggregated API",
             )?,
-            leader: gauge(
+            leader: made.gauge(
                 "anyam_control_leader",
                 "1 while this replica writes to the cluster",
             )?,
-            connections_refused: by(
+            connections_refused: made.by(
                 "anyam_control_connections_refused_total",
                 "Connections closed because of a bound on connections, by port or by bound",
                 "reason",
             )?,
-            peers_refused: by(
+            peers_refused: made.by(
                 "anyam_control_peers_refused_total",
                 "Connections refused because of the certificate that the peer showed, or showed not",
                 "port",
             )?,
-            proxies: gauge("anyam_control_proxies", "Proxies with an open ADS stream")?,
-            generation: gauge(
+            proxies: made.gauge("anyam_control_proxies", "Proxies with an open ADS stream")?,
+            generation: made.gauge(
                 "anyam_control_model_generation",
                 "Generation of the model that is served",
             )?,
-            root_expiry: gauge(
+            root_expiry: made.gauge(
                 "anyam_control_root_expiry_timestamp_seconds",
                 "When the root certificate ends",
             )?,
