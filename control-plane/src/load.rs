@@ -53,7 +53,9 @@ pub enum Overload {
         "you have as many open requests as one user may (service accounts: one namespace), or as many bytes in their answers"
     )]
     OfHolder,
-    #[error("the control plane has as many open requests as it takes, or as many bytes in their answers")]
+    #[error(
+        "the control plane has as many open requests as it takes, or as many bytes in their answers"
+    )]
     OfAll,
 }
 
@@ -153,12 +155,11 @@ impl RequestLoad {
         })
     }
 
-    /// A read, once it may run.
+    /// A read that is open, once it may run.
     ///
     /// # Errors
-    /// When too many are open, or it may not run in time.
-    pub async fn read(self: &Arc<Self>, holder: LoadHolder) -> Result<RunningRead, Overload> {
-        let held = self.question(holder)?;
+    /// When it may not in time.
+    pub async fn run(&self, held: HeldLoad) -> Result<RunningRead, Overload> {
         let running = Arc::clone(&self.running).acquire_owned();
         match timeout(WAIT, running).await {
             Ok(Ok(running)) => Ok(RunningRead {
@@ -170,11 +171,11 @@ impl RequestLoad {
         }
     }
 
-    /// A read that waits for proxies, and copies little.
+    /// A read: one that waits for proxies and copies little, or one that is to run.
     ///
     /// # Errors
     /// When too many are open.
-    pub fn question(self: &Arc<Self>, holder: LoadHolder) -> Result<HeldLoad, Overload> {
+    pub fn read(self: &Arc<Self>, holder: LoadHolder) -> Result<HeldLoad, Overload> {
         let one = Amount {
             reads: 1,
             ..Amount::default()
@@ -234,7 +235,7 @@ impl Drop for HeldLoad {
     }
 }
 
-/// See [`RequestLoad::read`].
+/// See [`RequestLoad::run`].
 pub struct RunningRead {
     held: HeldLoad,
     _running: OwnedSemaphorePermit,
@@ -322,9 +323,10 @@ mod tests {
         let load = Arc::new(RequestLoad::default());
         let mut running = Vec::new();
         for _ in 0..RUNNING {
-            running.push(load.read(user("jane")).await.unwrap());
+            let open = load.read(user("jane")).unwrap();
+            running.push(load.run(open).await.unwrap());
         }
-        let next = load.read(user("joe"));
+        let next = load.run(load.read(user("joe")).unwrap());
         let mut next = std::pin::pin!(next);
         assert!(timeout(Duration::ZERO, next.as_mut()).await.is_err());
         let answer = running.remove(0).answer(b"{}".to_vec()).unwrap();
@@ -333,9 +335,9 @@ mod tests {
         drop(answer);
         assert_eq!(load.table().all.bytes, 0);
         let open: Vec<_> = (0..OF_ONE.reads)
-            .map_while(|_| load.question(user("jane")).ok())
+            .map_while(|_| load.read(user("jane")).ok())
             .collect();
         assert_eq!(open.len(), OF_ONE.reads - running.len());
-        assert!(load.question(user("joe")).is_ok());
+        assert!(load.read(user("joe")).is_ok());
     }
 }

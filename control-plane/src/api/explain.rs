@@ -71,8 +71,8 @@ pub async fn explain(
         .any(|one| is(one, &[Outcome::Denied, Outcome::Failed]));
     if !failed {
         let endpoint = endpoint(&asked.decisions).unwrap_or(SocketAddr::new(address, port));
-        let source = (namespace, workload);
-        let ends = api.proxies_at_ends(source, &endpoint.ip().to_string());
+        let destination = endpoint.ip().to_string();
+        let ends = api.proxies_at_ends((namespace, workload), &destination);
         let (all, unreachable) = ends.await;
         let mut of_source = all
             .iter()

@@ -145,7 +145,7 @@ impl Api {
         proxies::proxies(streams, agents, &workloads, now)
     }
 
-    async fn others(&self) -> Arc<OthersObservation> {
+    pub(super) async fn others(&self) -> Arc<OthersObservation> {
         match self.others.get() {
             Some(others) => others.observe().await,
             None => Arc::default(),
@@ -153,13 +153,12 @@ impl Api {
     }
 
     /// `namespace`: only what is of it is copied; empty: everything.
-    pub(super) async fn observed(&self, namespace: &str) -> MeshObservation {
-        let others = self.others().await;
+    pub(super) fn observed(&self, others: &OthersObservation, namespace: &str) -> MeshObservation {
         let own = self.observation(namespace);
         let graphs = others.all.iter();
         let graphs = graphs.map(|it| it.graph.of_namespace(namespace));
         MeshObservation {
-            proxies: merged(own.proxies, &others, ShownProxies::Of(namespace)),
+            proxies: merged(own.proxies, others, ShownProxies::Of(namespace)),
             graph: GraphReports::of_all(std::iter::once(own.graph).chain(graphs)),
             unreachable: others.unreachable.clone(),
         }

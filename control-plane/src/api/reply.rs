@@ -50,7 +50,11 @@ pub fn of_read(read: RunningRead, value: &impl Serialize) -> Result<Reply, Probl
         let todo = "see the control plane's log";
         Problem::new(status, "the answer can't be encoded", "", todo)
     })?;
-    Ok(bytes(StatusCode::OK, "application/json", read.answer(body)?))
+    Ok(bytes(
+        StatusCode::OK,
+        "application/json",
+        read.answer(body)?,
+    ))
 }
 
 pub fn page(content_type: &'static str, page: ProxyPage) -> Reply {

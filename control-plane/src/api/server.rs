@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::access::{ApiAccess, MeshVerb};
 use super::auth::{Auth, Refusal};
 use super::declared::Declared;
-use super::replicas::{MeshObservation, OtherReplicas};
+use super::replicas::{MeshObservation, OtherReplicas, OthersObservation};
 use super::reply::{self, Problem, Reply};
 use super::{check, dashboard, explain, limits, observed, query, routes, tap};
 use crate::ads::registry::Registry;
@@ -131,18 +131,24 @@ impl Api {
         let asked = query::one(words, "namespace");
         let namespace = access.narrowed(&asked)?;
         access.require(MeshVerb::Get, namespace, "").await?;
-        let read = self.load.read(access.load_holder()).await?;
+        let open = self.load.read(access.load_holder())?;
+        // It takes a while if one of them does not answer: the read runs only then.
+        let others = match name {
+            "routes" => Arc::default(),
+            _ => self.others().await,
+        };
+        let read = self.load.run(open).await?;
         match name {
             "proxies" => {
-                let proxies = of_proxies(self.observed(namespace).await, namespace);
+                let proxies = of_proxies(self.observed(&others, namespace), namespace);
                 reply::of_read(read, &proxies)
             }
             "edges" => {
-                let edges = of_edges(&self.observed(namespace).await, namespace);
+                let edges = of_edges(&self.observed(&others, namespace), namespace);
                 reply::of_read(read, &edges)
             }
             "stat" => {
-                let observed = self.observed(namespace).await;
+                let observed = self.observed(&others, namespace);
                 let stats = Stats {
                     unreachable_replicas: observed.unreachable,
                     ..observed.graph.stats(namespace)
@@ -161,10 +167,10 @@ impl Api {
                 reply::of_read(read, &routes)
             }
             "objects" => {
-                let edges = of_edges(&self.observed(namespace).await, namespace);
+                let edges = of_edges(&self.observed(&others, namespace), namespace);
                 reply::of_read(read, &self.objects(&edges, namespace))
             }
-            "check" => reply::of_read(read, &self.check(namespace).await),
+            "check" => reply::of_read(read, &self.check(&others, namespace)),
             _ => Err(unknown(&format!("/api/v1/{name}"))),
         }
     }
@@ -196,8 +202,8 @@ impl Api {
         objects
     }
 
-    async fn check(&self, namespace: &str) -> Check {
-        let observed = self.observed(namespace).await;
+    fn check(&self, others: &OthersObservation, namespace: &str) -> Check {
+        let observed = self.observed(others, namespace);
         let edges = of_edges(&observed, namespace);
         let mut findings = self.declared.findings();
         limits::findings(&mut findings, namespace);
@@ -223,7 +229,7 @@ impl Api {
         asked: ExplainRequest,
         access: &ApiAccess,
     ) -> Result<Reply, Problem> {
-        let _open = self.load.question(access.load_holder())?;
+        let _open = self.load.read(access.load_holder())?;
         let answer = explain::explain(self, access, asked).await?;
         Ok(reply::json(&answer))
     }
@@ -302,9 +308,7 @@ impl Api {
     fn own_metrics(&self) -> Reply {
         let generation = self.resources.view().generation();
         let root = self.authority.not_after().unix_timestamp();
-        let text = self
-            .metrics
-            .render(self.registry.count(), generation, root);
+        let text = self.metrics.render(self.registry.count(), generation, root);
         let kind = "text/plain; version=0.0.4; charset=utf-8";
         match text {
             Ok(text) => reply::bytes(StatusCode::OK, kind, text),

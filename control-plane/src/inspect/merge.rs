@@ -1,8 +1,9 @@
 //! Merges the two reports of one edge: numbers from the caller, refusals and the caller's identity
 //! from the callee.
 
-use super::graph::{EdgeReport, GraphReports, WINDOW};
+use super::graph::WINDOW;
 use super::latency::percentile;
+use super::reports::{EdgeReport, GraphReports};
 use super::tally::Tally;
 use crate::types::{Edge, Edges, Signals, Stat, Stats};
 use std::collections::{BTreeMap, HashMap};
@@ -652,7 +653,9 @@ mod tests {
         let edges = both.edges("").edges;
         let rates = edges.iter().map(|edge| edge.signals.rate);
         let stats = both.stats("shop").stats;
-        let rates: Vec<f64> = rates.chain(stats.iter().map(|it| it.signals.rate)).collect();
+        let rates: Vec<f64> = rates
+            .chain(stats.iter().map(|it| it.signals.rate))
+            .collect();
         assert_eq!(rates.len(), 3, "an edge, a service and a workload");
         for rate in rates {
             assert!((85.0..=105.0).contains(&rate), "{rate}");
@@ -680,7 +683,10 @@ mod tests {
         };
         // By an address; its service is known by what another one calls.
         graph.report(WEB, &[to("", "bank", "vault-0")], second, start);
-        let of_bank = [to(vault, "bank", "vault-0"), to("x.bank.svc.a", "bank", "x-0")];
+        let of_bank = [
+            to(vault, "bank", "vault-0"),
+            to("x.bank.svc.a", "bank", "x-0"),
+        ];
         graph.report(teller, &of_bank, second, start);
         for (namespace, count) in [("", 3), ("shop", 2), ("bank", 3), ("none", 0)] {
             let narrow = graph.reports(namespace, start);

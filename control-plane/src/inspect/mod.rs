@@ -2,7 +2,8 @@
 //! explains.
 //!
 //! - [`graph`]: reported edges in a short sliding window, merged from both ends; sans-IO.
-//!   `tally`: what one end counted; `merge`: both reports of an edge made one.
+//!   `tally`: what one end counted; `reports`: of replicas, or of a namespace; `merge`: both reports of
+//!   an edge made one.
 //! - [`latency`]: percentiles from bucket counts.
 //! - [`agents`]: connected proxies; tap, dump and explain with deadlines; [`page`]: what a dump answers.
 //! - [`service`]: the gRPC service.
@@ -24,9 +25,11 @@ pub mod graph;
 pub mod latency;
 mod merge;
 pub mod page;
+mod reports;
 pub mod service;
 mod tally;
 
 pub use agents::{Agents, AskError};
-pub use graph::{Graph, GraphReports};
+pub use graph::Graph;
 pub use page::ProxyPage;
+pub use reports::GraphReports;

@@ -4,6 +4,7 @@ mod ads;
 mod agent;
 mod api;
 pub(crate) mod bench;
+mod broken_answers;
 mod browser;
 mod claims;
 mod credential;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
+use http_body_util::BodyExt;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,21 +17,20 @@ use xds_proto::anyam::inspect::v1::{
 };
 
 use super::bench::{Agent, Bench, DOMAIN, csr, eventually};
-use crate::api::reply::BrokenBody;
 use crate::ca::Identity;
 use crate::replicas::addresses::ReplicaAddress;
 use crate::replicas::{ReplicasOptions, RunningReplicas, start};
 
 /// Two replicas that know each other, and what runs them.
-struct Replicas {
-    one: Bench,
-    two: Bench,
-    running: Vec<RunningReplicas>,
+pub(super) struct Replicas {
+    pub(super) one: Bench,
+    pub(super) two: Bench,
+    pub(super) running: Vec<RunningReplicas>,
     /// What the first takes the others to be.
-    others: watch::Sender<Vec<ReplicaAddress>>,
+    pub(super) others: watch::Sender<Vec<ReplicaAddress>>,
 }
 
-fn replica(name: &str, address: SocketAddr) -> ReplicaAddress {
+pub(super) fn replica(name: &str, address: SocketAddr) -> ReplicaAddress {
     ReplicaAddress {
         name: name.to_owned(),
         address: Some(address),
@@ -40,7 +38,7 @@ fn replica(name: &str, address: SocketAddr) -> ReplicaAddress {
 }
 
 impl Replicas {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let one = Bench::new().await;
         let two = one.replica().await;
         let mut running = Vec::new();
@@ -66,7 +64,7 @@ impl Replicas {
     }
 
     /// Waits until the first shows `count` proxies.
-    async fn attached(&self, count: usize) {
+    pub(super) async fn attached(&self, count: usize) {
         eventually(async || {
             let (_, body) = self.one.get("/api/v1/proxies").await;
             (body["proxies"].as_array()?.len() == count).then_some(())
@@ -75,7 +73,7 @@ impl Replicas {
     }
 }
 
-fn decision(stage: &str, outcome: i32, subject: &str) -> Decision {
+pub(super) fn decision(stage: &str, outcome: i32, subject: &str) -> Decision {
     Decision {
         stage: stage.into(),
         outcome,
@@ -213,113 +211,6 @@ async fn questions_go_to_the_replica_that_has_the_proxy() {
 
     let (status, error) = replicas.one.get("/api/v1/dump/shop/ghost/certs").await;
     assert_eq!(status, StatusCode::NOT_FOUND, "{error}");
-}
-
-/// Leads to a replica; each connection is cut once so many bytes have come from it.
-async fn cut_after(bytes: u64, to: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let (mut from_client, mut to_client) = client.into_split();
-                let (from_replica, mut to_replica) =
-                    TcpStream::connect(to).await.unwrap().into_split();
-                let asking = tokio::io::copy(&mut from_client, &mut to_replica);
-                let mut some = from_replica.take(bytes);
-                tokio::select! {
-                    _ = tokio::io::copy(&mut some, &mut to_client) => {}
-                    never = async { let _ = asking.await; std::future::pending::<()>().await } => never,
-                }
-            });
-        }
-    });
-    address
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_breaks_off_between_replicas_is_no_answer() {
-    let replicas = Replicas::new().await;
-    let mut web = Agent::open(&replicas.two, "web-0", "10.0.0.1")
-        .await
-        .unwrap();
-    replicas.attached(1).await;
-    // More than the handshake and a head, less than the answers.
-    let cut = cut_after(40_000, replicas.running[1].address).await;
-    replicas.others.send_replace(vec![replica("two", cut)]);
-
-    let path = "/api/v1/dump/shop/web-0/config_dump";
-    let ((status, error), ()) = tokio::join!(replicas.one.get(path), async {
-        let Command::Dump(ask) = web.asked().await else {
-            panic!()
-        };
-        web.say(Message::DumpChunk(DumpChunk {
-            id: ask.id,
-            data: vec![b'['; 200_000],
-            last: true,
-        }))
-        .await;
-    });
-    assert_eq!(status, StatusCode::BAD_GATEWAY, "{error}");
-    let what = error["what"].as_str().unwrap();
-    assert!(what.contains("broke off: two: "), "{what}");
-
-    let question = r#"{"source": "shop/web-0", "destination": "10.9.9.9:80", "method": "GET"}"#;
-    let asked = replicas.one.post("/api/v1/explain", question);
-    let ((status, error), ()) = tokio::join!(asked, async {
-        let Command::Explain(ask) = web.asked().await else {
-            panic!()
-        };
-        // What is cut off would deny.
-        let mut decisions = vec![decision("route", 0, "default"); 5_000];
-        decisions.push(decision("policy", 3, "shop/deny-all"));
-        web.say(Message::Explanation(Explanation {
-            id: ask.id,
-            decisions,
-        }))
-        .await;
-    });
-    assert_eq!(status, StatusCode::BAD_GATEWAY, "{error}");
-    let what = error["what"].as_str().unwrap();
-    assert!(what.contains("broke off: two: "), "{what}");
-
-    let token = std::fs::read_to_string(&replicas.one.running.token_file).unwrap();
-    let bearer = format!("Bearer {}", token.trim());
-    let path = "/api/v1/tap?workload=shop/web-0&seconds=60";
-    let mut tap = replicas
-        .one
-        .open("GET", path, &[("authorization", &bearer)], "")
-        .await;
-    let Command::StartTap(started) = web.asked().await else {
-        panic!()
-    };
-    for _ in 0..100 {
-        let event = TapEvent {
-            id: started.id.clone(),
-            path: "x".repeat(1000),
-            ..TapEvent::default()
-        };
-        web.say(Message::TapEvent(event)).await;
-    }
-    let end = async {
-        while let Some(frame) = tap.body_mut().frame().await {
-            frame?;
-        }
-        Ok::<_, hyper::Error>(())
-    };
-    let end = tokio::time::timeout(Duration::from_secs(10), end).await;
-    assert!(end.unwrap().is_err(), "its reader sees that it broke off");
-}
-
-/// The head comes, and then nothing.
-#[tokio::test]
-async fn an_answer_that_stalls_is_given_up() {
-    let forever = tokio_stream::pending::<Result<Frame<bytes::Bytes>, BrokenBody>>();
-    let stalled = StreamBody::new(forever).boxed_unsync();
-    let problem = crate::api::replicas::whole(stalled, Duration::from_millis(10));
-    let problem = problem.await.unwrap_err();
-    assert_eq!(problem.status(), StatusCode::BAD_GATEWAY);
-    assert!(problem.error().what.contains("within 10ms"), "{problem:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
