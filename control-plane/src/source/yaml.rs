@@ -218,7 +218,7 @@ mod tests {
             ),
             (
                 "sessionPersistence: { sessionName: s, idleTimeout: 1h }",
-                "mesh.yaml:6:57: spec.rules[0].sessionPersistence.idleTimeout: is not supported",
+                "mesh.yaml:6:58: spec.rules[0].sessionPersistence.idleTimeout: is not supported",
             ),
             (
                 "sessionPersistence: { absoluteTimeout: 1h }",

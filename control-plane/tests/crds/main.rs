@@ -30,7 +30,7 @@ const KEPT: &str = "x-kubernetes-preserve-unknown-fields";
 const KEEPING: [&str; 2] = ["AuthorizationPolicy", "MeshPolicy"];
 
 /// What CEL and the keys of lists say, by what the reader says of it: only the API server judges these.
-const BY_THE_API_SERVER: [&str; 12] = [
+const BY_THE_API_SERVER: [&str; 14] = [
     "is there twice",
     "is empty; leave",
     "needs `values` or `notValues`",
@@ -43,6 +43,8 @@ const BY_THE_API_SERVER: [&str; 12] = [
     "no workload can have the address",
     "a port (1 to 65535)",
     "exclude each other",
+    "needs loadBalancer",
+    "must have exactly one setting",
 ];
 
 fn root() -> PathBuf {

@@ -232,7 +232,11 @@ fn what_is_refused_is_named_by_its_path() {
         assert_eq!(refused(on_routes, ROUTES, from, to), path);
     }
     for (from, to, path) in [
-        ("lb_policy: LEAST_REQUEST", "lb_policy: MAGLEV", "lb_policy"),
+        (
+            "lb_policy: LEAST_REQUEST",
+            "lb_policy: CLUSTER_PROVIDED",
+            "lb_policy",
+        ),
         (
             "max_connections: 7",
             "retry_budget: {budget_percent: {value: 120}}",

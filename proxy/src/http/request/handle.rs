@@ -198,17 +198,19 @@ impl Exchange<'_, '_> {
             return Err(Failure::Denied("connection".into()));
         }
         // Filters see the body of a request whose upgrade is ignored.
-        let upgrade = match route.as_deref().map(|route| &route.action) {
+        let is_refused = match route.as_deref().map(|route| &route.action) {
             Some(Action::Forward(forward)) => {
                 let manager = &self.info.manager;
-                upgrade::check(&mut self.info.request, &mut framing, forward, manager)
+                upgrade::check(&mut self.info.request, &mut framing, forward, manager).is_err()
             }
-            _ => Ok(()),
+            _ => false,
         };
         if let Some(reply) = self.filter_request(route.as_deref(), &mut framing).await? {
             return self.reply(reply).await;
         }
-        upgrade?;
+        if is_refused {
+            return Err(Failure::UpgradeRefused);
+        }
         let route = route.ok_or(Failure::NoRoute)?;
         match &route.action {
             Action::Direct { status, body } => {
