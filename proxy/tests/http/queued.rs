@@ -73,6 +73,8 @@ async fn the_streams_of_a_connection_queue_little_for_a_client_that_does_not_rea
     let setup = Setup::new(upstream).speaking(UpstreamProtocol::Http2);
     let proxy = Proxy::start(setup.with(|setup| {
         setup.manager.http2.max_concurrent_streams = 1000;
+        // The client waits as long as it takes until nothing moves.
+        setup.forward.timeout = None;
         setup.adjust = |cluster| {
             cluster.http2.max_concurrent_streams = 1000;
             cluster.http2.initial_stream_window = WINDOW as u32;

@@ -4,6 +4,7 @@
 //! its bound, so a slow reader on one side stops reading on the other. The request's pump keeps
 //! what it sent, within a bound, for as long as the request may be retried.
 
+mod replay;
 mod response;
 
 use std::collections::VecDeque;
@@ -11,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
+use self::replay::Replay;
 pub use self::response::ResponsePump;
 use super::downstream::DownstreamIo;
 use super::mirror::Feed;
@@ -62,17 +64,6 @@ enum Source {
     Open,
     Ended,
     EndedWithTrailers,
-}
-
-enum Replay {
-    Off,
-    Keep {
-        pieces: Vec<Bytes>,
-        size: usize,
-        limit: usize,
-    },
-    /// Some of it is gone: no further attempt.
-    Lost,
 }
 
 impl RequestPump {
@@ -144,45 +135,6 @@ impl RequestPump {
             trailers: body.trailers.unwrap_or_default(),
             bytes: size as u64,
             ..Self::new(BodyLength::None)
-        }
-    }
-
-    /// Keeps up to `limit` bytes for another attempt; only before anything moved.
-    pub fn keep(&mut self, limit: usize) {
-        match &mut self.replay {
-            Replay::Off if self.bytes == 0 => {
-                self.replay = Replay::Keep {
-                    pieces: Vec::new(),
-                    size: 0,
-                    limit,
-                };
-            }
-            Replay::Keep { limit: kept, .. } => *kept = limit.max(*kept),
-            _ => {}
-        }
-    }
-
-    /// No further attempt will be made.
-    pub fn stop_keeping(&mut self) {
-        // What is kept and was not given to this attempt is still to be sent.
-        let is_given = match &self.replay {
-            Replay::Keep { pieces, .. } => self.given >= pieces.len(),
-            Replay::Off | Replay::Lost => true,
-        };
-        if is_given {
-            self.replay = match self.bytes {
-                0 => Replay::Off,
-                _ => Replay::Lost,
-            };
-        }
-    }
-
-    /// Everything sent so far can be sent again.
-    pub fn can_replay(&self) -> bool {
-        match self.replay {
-            Replay::Keep { .. } => true,
-            Replay::Off => self.bytes == 0,
-            Replay::Lost => false,
         }
     }
 
@@ -389,25 +341,5 @@ impl RequestPump {
             false => Source::Ended,
         };
         self.feeds.drain(..).for_each(|feed| feed.end());
-    }
-
-    fn remember(&mut self, data: &Bytes) {
-        let Replay::Keep {
-            pieces,
-            size,
-            limit,
-        } = &mut self.replay
-        else {
-            self.replay = Replay::Lost;
-            return;
-        };
-        let kept = size.saturating_add(data.len().max(PIECE));
-        if kept > *limit {
-            self.replay = Replay::Lost;
-            return;
-        }
-        *size = kept;
-        pieces.push(data.clone());
-        self.given = pieces.len();
     }
 }
