@@ -1,10 +1,10 @@
 //! What users write: one typed object a manifest, checked while it is read.
 //!
 //! - [`object`], [`values`], [`families`]: what all objects share; values checked while they are read
-//! - [`read`]: a manifest into one of [`service`] (with `session_affinity`), [`endpoint_slice`], [`workload`], [`route`] (with [`route_spec`],
-//!   [`match_spec`], [`filter_spec`], [`cors_spec`], [`path_edit_spec`], [`session_spec`],
-//!   [`reference`](mod@reference)), [`authorization`], [`policy`] (with [`resilience`], [`balancing`]),
-//!   [`grant`]; [`selector`]: which workloads a policy is for
+//! - [`read`]: a manifest into one of [`service`] (with `session_affinity`), [`endpoint_slice`],
+//!   [`workload`], [`route`] (with [`route_spec`], [`match_spec`], [`filter_spec`], [`cors_spec`],
+//!   [`path_edit_spec`], [`session_spec`], [`reference`](mod@reference)), [`authorization`], [`policy`]
+//!   (with [`resilience`], [`balancing`]), [`grant`]; [`selector`]: which workloads a policy is for
 //! - [`schema`]: JSON schemas of the values in our own kinds
 
 pub mod authorization;
