@@ -184,11 +184,13 @@ impl Repair<'_> {
     /// A BackendTLSPolicy whose certificates cannot be verified as it says trusts none: its services are
     /// not called.
     fn distrust(&mut self) -> bool {
-        let Some(validation) = self.node.at_mut("spec.validation") else {
-            return false;
-        };
-        *validation = untrusting();
-        true
+        match self.node.at_mut("spec.validation") {
+            Some(validation) => {
+                *validation = untrusting();
+                true
+            }
+            None => self.make_strictest(),
+        }
     }
 
     /// The action of an AuthorizationPolicy; Allow if it has none that is known.
