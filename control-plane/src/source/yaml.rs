@@ -222,7 +222,7 @@ mod tests {
             ),
             (
                 "sessionPersistence: { absoluteTimeout: 1h }",
-                "mesh.yaml:6:44: spec.rules[0].sessionPersistence.absoluteTimeout: is only supported with cookieConfig.lifetimeType: Permanent",
+                "mesh.yaml:6:46: spec.rules[0].sessionPersistence.absoluteTimeout: is only supported with cookieConfig.lifetimeType: Permanent",
             ),
             (
                 "sessionPersistence: { cookieConfig: { lifetimeType: Permanent } }",

@@ -234,8 +234,8 @@ fn what_is_refused_is_named_by_its_path() {
     for (from, to, path) in [
         (
             "lb_policy: LEAST_REQUEST",
-            "lb_policy: CLUSTER_PROVIDED",
-            "lb_policy",
+            "lb_policy: LOAD_BALANCING_POLICY_CONFIG",
+            "load_balancing_policy",
         ),
         (
             "max_connections: 7",
