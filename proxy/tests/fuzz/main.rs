@@ -3,7 +3,7 @@
 //! - `whole`: a proxy process with everything on, mutated bytes on both of its sides, in TLS too
 //! - `parsers`: one target a parser, in this process
 //! - `inputs`: the corpus (`proxy/fuzz/corpus`), and mutations of it; `frames`: of HTTP/2
-//! - `process`: the process and what is measured of it; `bootstrap`: its configuration
+//! - `process`: the process and what is measured of it; `bootstrap`: its configuration, with `filters`
 //! - `peers`: clients, an app that checks what reaches it, upstreams that send mutated responses
 //! - `tap`: the control plane's end of a tap
 //!
@@ -13,6 +13,7 @@
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
 mod bootstrap;
+mod filters;
 mod frames;
 #[path = "../shared/hex.rs"]
 mod hex;

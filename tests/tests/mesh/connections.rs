@@ -161,7 +161,9 @@ fn connections_are_distributed_by_weight_and_those_of_a_missing_backend_closed()
 
     // Nothing valid is left, and open connections are none: what is new is closed.
     mesh.configure("route.yaml", &tcp_route("{ name: gone, port: 5432 }"));
-    mesh.wait("its end", || greeting(&client).is_empty());
+    // By the weights before, one of four was closed too.
+    let all_closed = || (0..20).all(|_| greeting(&client).is_empty());
+    mesh.wait("its end", all_closed);
     assert_eq!(greetings(&client).len(), 1);
 }
 

@@ -212,7 +212,7 @@ async fn read_head(
 async fn refuse_late(conn: &Rc<Conn>, server: &mut H1Server, head: Box<Head>, start: Instant) {
     let timer = conn.worker.timers.timer();
     let mut down = DownstreamIo::H1(server);
-    crate::http::request::handle::refuse(
+    crate::http::request::refuse::refuse(
         conn,
         &timer,
         &mut down,

@@ -68,10 +68,10 @@ pub(in crate::http) struct Exchange<'a, 'd> {
     /// Whether the connection ends after this response.
     pub(in crate::http) close: bool,
     /// The response's head was sent.
-    started: bool,
+    pub(super) started: bool,
     /// Both ends agreed on a tunnel, and the upstream is a connection of its own: bytes pass outside
     /// of the codec from here.
-    tunnel: Option<(UpstreamResponse, Permit)>,
+    pub(super) tunnel: Option<(UpstreamResponse, Permit)>,
 }
 
 /// Serves one request. Failures are answered while that is possible.
@@ -146,39 +146,6 @@ pub async fn handle(
 /// another request. HTTP/2 has GOAWAY.
 fn must_end(conn: &Conn, down: &DownstreamIo<'_>) -> bool {
     matches!(down, DownstreamIo::H1(_)) && conn.is_draining()
-}
-
-/// Answers a failure that occurred before there was a request to handle.
-pub async fn refuse(
-    conn: &Conn,
-    timer: &Timer,
-    down: &mut DownstreamIo<'_>,
-    head: Box<Head>,
-    start: Instant,
-    failure: &Failure,
-) {
-    let resolved = conn.resolve();
-    let manager = resolved.manager.clone();
-    let spare = conn.worker.heads.take();
-    let info = StreamInfo::new(conn.downstream.clone(), manager, start, head, spare);
-    let mut exchange = Exchange {
-        conn,
-        resolved,
-        timer,
-        down,
-        info,
-        body: None,
-        close: true,
-        started: false,
-        tunnel: None,
-    };
-    // Whether it could be sent changes nothing: the connection ends.
-    let _ = exchange.fail(failure).await;
-    let mut info = exchange.info;
-    info.times.whole = info.elapsed();
-    super::stream_info::report(&conn.worker, &info);
-    conn.worker.heads.put(info.request);
-    conn.worker.heads.put(info.response);
 }
 
 impl Exchange<'_, '_> {
@@ -379,7 +346,7 @@ impl Exchange<'_, '_> {
 
     /// Answers a failure, or, when it is too late for that, only records it. The connection or
     /// stream is then for the codec's loop to end.
-    async fn fail(&mut self, failure: &Failure) -> Result<(), Failure> {
+    pub(super) async fn fail(&mut self, failure: &Failure) -> Result<(), Failure> {
         if self.started || !failure.can_be_answered() {
             // What is queued of a response that has begun, its head perhaps, goes out before the end
             // as far as the client takes it now.

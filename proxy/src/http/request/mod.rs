@@ -4,7 +4,7 @@
 //!   authority, normalised; [`plan`] with [`matching`]: the request's route
 //! - `redirect`, `rewrite`: the route's changes to the request; `deadline`, `timeout`: how long it
 //!   may take; `hash`: what chooses its endpoint
-//! - `local_reply`: responses that the proxy makes for an [`error`]
+//! - `local_reply`: responses that the proxy makes for an [`error`]; `refuse`: without a request
 //! - [`stream_info`]: the record of a request, for logs, metrics and taps
 
 pub(crate) mod client_cert;
@@ -17,6 +17,7 @@ pub(crate) mod local_reply;
 pub mod matching;
 pub mod plan;
 pub(super) mod redirect;
+pub(super) mod refuse;
 mod request_id;
 pub(crate) mod response;
 pub(super) mod rewrite;

@@ -24,6 +24,7 @@ use super::refs::Fetches;
 use super::support::{At, CompileError, elsewhere, ignored, known, positive, unsupported};
 use super::values::{declared_by, filter_metadata, percent, text};
 use crate::config::cluster::{ClusterDef, SessionHealth};
+use crate::config::outlier::OutlierConfig;
 use crate::metrics::edge::Service;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::EndpointSet;
@@ -37,59 +38,60 @@ pub fn cluster(
     previous: Option<&Cluster>,
 ) -> Result<Cluster, CompileError> {
     check(at, m)?;
+    if m.name.is_empty() {
+        return at.field("name").fail("is required");
+    }
+    let pool_key = pool_key(m);
+    let same_pool = previous.filter(|before| before.pool_key == pool_key);
+    let def = definition(compiler, at, m, same_pool)?;
+    Ok(Cluster {
+        id: same_pool.map_or_else(|| compiler.next_id(), |before| before.id),
+        pool_key,
+        detector: previous.map_or_else(Arc::default, |before| before.detector.clone()),
+        turn: previous.map_or_else(Arc::default, |before| before.turn.clone()),
+        limits: previous.map_or_else(
+            || CircuitBreakers::new(def.thresholds),
+            |before| before.limits.clone(),
+        ),
+        metrics: compiler.metrics_of_cluster(&m.name),
+        stale: AtomicBool::new(false),
+        rebuild: compiler.rebuild.clone(),
+        endpoints: ArcSwap::from_pointee(EndpointSet::default()),
+        def,
+    })
+}
+
+/// What it configures. `same_pool`: the previous version, whose connections it can use.
+fn definition(
+    compiler: &Compiler,
+    at: At<'_>,
+    m: &pb::Cluster,
+    same_pool: Option<&Cluster>,
+) -> Result<ClusterDef, CompileError> {
     let pb::Cluster {
         transport_socket_matches,
         name,
         connect_timeout,
         lb_policy,
-        max_requests_per_connection,
         circuit_breakers,
-        upstream_http_protocol_options,
-        common_http_protocol_options,
-        http_protocol_options,
-        http2_protocol_options,
-        typed_extension_protocol_options,
         outlier_detection,
         upstream_bind_config,
         common_lb_config,
         transport_socket,
         metadata,
-        protocol_selection,
         upstream_connection_options,
         load_balancing_policy,
         lb_config,
         ..
     } = m;
 
-    if name.is_empty() {
-        return at.field("name").fail("is required");
-    }
-    let pool_key = pool_key(m);
-    let same_pool = previous.filter(|before| before.pool_key == pool_key);
     let (transport, mut fetches) = match same_pool {
         Some(before) => (before.transport.clone(), Fetches::again(&before.secrets)),
         None => transports(compiler, at, transport_socket_matches, transport_socket)?,
     };
-    let http = http::of(
-        at,
-        &http::Sources {
-            typed: typed_extension_protocol_options,
-            upstream: upstream_http_protocol_options,
-            common: common_http_protocol_options,
-            http1: http_protocol_options,
-            http2: http2_protocol_options,
-            selection: *protocol_selection,
-            max_requests: max_requests_per_connection,
-        },
-    )?;
+    let http = http_of(at, m)?;
     let thresholds = resilience::thresholds(at.field("circuit_breakers"), circuit_breakers)?;
-    let outlier = match outlier_detection {
-        Some(m) => Some(Arc::new(resilience::outlier(
-            at.field("outlier_detection"),
-            m,
-        )?)),
-        None => None,
-    };
+    let outlier = outlier(at.field("outlier_detection"), outlier_detection.as_ref())?;
     let common = common(at.field("common_lb_config"), common_lb_config)?;
     let old = balancing::OldFields {
         policy: *lb_policy,
@@ -97,7 +99,7 @@ pub fn cluster(
         hashing: common.hashing,
     };
     let balancing = balancing::policy(at, &old, load_balancing_policy)?;
-    let def = ClusterDef {
+    Ok(ClusterDef {
         name: name.as_str().into(),
         discovery: discovery::discovery(at, m, &mut fetches)?,
         connect_timeout: positive(
@@ -127,22 +129,32 @@ pub fn cluster(
         bind_source: bind_source(at, upstream_bind_config)?,
         initial_fetch_timeout: fetches.initial_fetch_timeout,
         secrets: fetches.secrets,
-    };
-    Ok(Cluster {
-        id: same_pool.map_or_else(|| compiler.next_id(), |before| before.id),
-        pool_key,
-        detector: previous.map_or_else(Arc::default, |before| before.detector.clone()),
-        turn: previous.map_or_else(Arc::default, |before| before.turn.clone()),
-        limits: previous.map_or_else(
-            || CircuitBreakers::new(thresholds),
-            |before| before.limits.clone(),
-        ),
-        metrics: compiler.metrics_of_cluster(name),
-        stale: AtomicBool::new(false),
-        rebuild: compiler.rebuild.clone(),
-        endpoints: ArcSwap::from_pointee(EndpointSet::default()),
-        def,
     })
+}
+
+fn outlier(
+    at: At<'_>,
+    m: Option<&pb::OutlierDetection>,
+) -> Result<Option<Arc<OutlierConfig>>, CompileError> {
+    let Some(m) = m else {
+        return Ok(None);
+    };
+    Ok(Some(Arc::new(resilience::outlier(at, m)?)))
+}
+
+fn http_of(at: At<'_>, m: &pb::Cluster) -> Result<http::ClusterHttp, CompileError> {
+    http::of(
+        at,
+        &http::Sources {
+            typed: &m.typed_extension_protocol_options,
+            upstream: &m.upstream_http_protocol_options,
+            common: &m.common_http_protocol_options,
+            http1: &m.http_protocol_options,
+            http2: &m.http2_protocol_options,
+            selection: m.protocol_selection,
+            max_requests: &m.max_requests_per_connection,
+        },
+    )
 }
 
 /// Every field of a cluster: refused, without effect, or read by [`cluster`].
