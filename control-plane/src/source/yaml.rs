@@ -233,7 +233,7 @@ mod tests {
                 "mesh.yaml:6:56: spec.rules[0].sessionPersistence.sessionName: is a header that cannot carry a session",
             ),
             (
-                "sessionPersistence: {}, backendRefs: [{ name: a, port: 80 }, { name: b, port: 80 }]",
+                "sessionPersistence: {}\n      backendRefs: [{ name: a, port: 80 }, { name: b, port: 80 }]",
                 "mesh.yaml:6:27: spec.rules[0].sessionPersistence: is not supported where a rule has several backends: each request is assigned anew by weight",
             ),
             (
