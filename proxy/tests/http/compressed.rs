@@ -17,7 +17,7 @@ use brotli::enc::BrotliEncoderParams;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use zlib_rs::{DeflateConfig, Inflate, InflateFlush, Status};
 
@@ -347,9 +347,10 @@ async fn other_bodies_are_spliced_as_before() {
 /// A response made here has its length, since all of it is here.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_local_reply_is_compressed_whole() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // Bound, so that no other test gets it, and not listening.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = closed.local_addr().unwrap();
-    drop(closed);
     let (setup, _) = compressing(Setup::new(address), gzip());
     let proxy = Proxy::start(setup);
     let mut tcp = TcpStream::connect(proxy.address).await.unwrap();

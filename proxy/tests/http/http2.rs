@@ -158,9 +158,10 @@ async fn grpc_streams_both_ways_and_its_errors_are_grpc() {
     let trailers = body.trailers().await.unwrap().unwrap();
     assert_eq!(trailers["grpc-status"], "0");
 
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // Bound, so that no other test gets it, and not listening.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = closed.local_addr().unwrap();
-    drop(closed);
     let proxy = Proxy::start(Setup::new(address).speaking(UpstreamProtocol::Http2));
     let mut client = h2_client(proxy.address).await;
     let (answer, _) = client.send_request(head("/s/m"), true).unwrap();

@@ -52,10 +52,11 @@ async fn routes_that_do_not_come_are_not_waited_for_longer_than_their_source_say
 
 #[tokio::test]
 async fn without_a_control_plane_the_time_runs_all_the_same() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // Bound, so that no other test gets it, and not listening.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let mut control = ControlPlane::start().await;
     control.address = closed.local_addr().unwrap();
-    drop(closed);
     let port = free_port();
     let listener = http_listener("waiting", port, rds("shop", "0.2s"));
     let proxy = Proxy::start(control.without_discovery(&[listener], &[]));

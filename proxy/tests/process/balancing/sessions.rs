@@ -190,9 +190,10 @@ fn health_decides_whether_a_session_stays() {
 /// An endpoint that does not answer: a retry chooses another, and the session goes on there.
 #[test]
 fn a_session_follows_a_retry() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // Bound, so that no other test gets it, and not listening.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let gone = closed.local_addr().unwrap();
-    drop(closed);
     let endpoints: Vec<_> = upstreams(2)
         .into_iter()
         .chain([gone])

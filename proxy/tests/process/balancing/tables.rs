@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::{
-    POLICIES, Setup, by_user, cluster, endpoint, from, get, header, route, upstreams, weighted,
+    POLICIES, Pair, Setup, by_user, cluster, endpoint, from, get, header, route, upstreams,
+    weighted,
 };
 use crate::filters::side::Side;
 
@@ -81,8 +82,22 @@ fn key(cluster: &str, number: usize) -> String {
     )
 }
 
+/// A STRICT_DNS cluster of Envoy serves from the first name on that is resolved: waits until all of its
+/// endpoints do.
+fn are_resolved(pair: &Pair, name: &str) {
+    pair.stock.until("all names to be resolved", |stock| {
+        let keys = 0..20 * KEYS;
+        let seen: HashSet<String> = keys.map(|n| from(&stock.ask(&key(name, n)))).collect();
+        (seen.len() == WEIGHTS.len()).then_some(())
+    });
+}
+
 /// Every key of every cluster; of each several endpoints are chosen.
 fn compare(clusters: Vec<Value>) {
+    let by_names = clusters
+        .iter()
+        .filter(|cluster| cluster["type"] == "STRICT_DNS");
+    let by_names: HashSet<Value> = by_names.map(|cluster| cluster["name"].clone()).collect();
     let names: Vec<String> = clusters
         .iter()
         .map(|cluster| cluster["name"].as_str().unwrap().to_owned())
@@ -101,6 +116,9 @@ fn compare(clusters: Vec<Value>) {
     });
     let pair = Setup::new(clusters, routes.collect()).start();
     for name in names {
+        if by_names.contains(&json!(name)) {
+            are_resolved(&pair, &name);
+        }
         let chosen: HashSet<String> = (0..KEYS).map(|n| pair.same(&key(&name, n))).collect();
         assert!(chosen.len() > 1, "{name}: {chosen:?}");
     }
