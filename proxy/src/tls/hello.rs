@@ -132,6 +132,8 @@ fn server_name(data: &mut Reader<'_>) -> Option<Option<Box<str>>> {
         let kind = names.u8()?;
         let name = names.vec16()?;
         if kind == 0 {
+            // RFC 6066 3 has none; rustls takes it for the same name.
+            let name = name.strip_suffix(b".").unwrap_or(name);
             let plain = name.len() <= 255 && name.iter().all(|&b| is_host_byte(b));
             let name = std::str::from_utf8(name).ok().filter(|_| plain);
             return Some(name.map(|name| name.to_ascii_lowercase().into()));

@@ -122,7 +122,7 @@ impl App {
                 .to_ascii_lowercase()
                 .replace('_', "-");
             for line in names.lines() {
-                match line.strip_prefix("x-forwarded-client-cert") {
+                match line.strip_prefix("x-forwarded-client-cert:") {
                     None => {}
                     Some(value) if is_proven(value) => drop(self.proven.fetch_add(1, Relaxed)),
                     Some(_) => self.complain("an identity that TLS did not prove", &head),
@@ -241,7 +241,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 
 /// Whether the last element of an `x-forwarded-client-cert`, in lower case, is the proxy's own.
 fn is_proven(value: &str) -> bool {
-    let last = value.trim_start_matches(": ").rsplit(',').next();
+    let last = value.trim_start().rsplit(',').next();
     last.is_some_and(|element| {
         element.starts_with(&format!("by={IDENTITY};hash="))
             && element.ends_with(&format!(";uri={IDENTITY}"))
