@@ -31,9 +31,10 @@ pub fn wait(port: u16, within: Duration) -> Result<(), NotReady> {
         let Err(why) = loopback::request(port, "GET /healthz/ready") else {
             return Ok(());
         };
-        if began.elapsed() >= within {
+        let left = within.saturating_sub(began.elapsed());
+        if left.is_zero() {
             return Err(NotReady { port, within, why });
         }
-        thread::sleep(PAUSE);
+        thread::sleep(PAUSE.min(left));
     }
 }

@@ -140,7 +140,7 @@ async fn a_proxy_s_pages_come_over_its_own_stream() {
     );
 }
 
-/// A page may have 64 MiB, and whoever has the right in one namespace may ask for it over and over.
+/// A page has up to 64 MiB, and a user with the right to `dump` in one namespace may request many at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_that_a_user_asks_for_at_once_are_few() {
     let bench = Bench::new().await;

@@ -9,7 +9,6 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use super::host::HostState;
 use super::lb::{Balance, PickInput, RoundRobinCursor};
 use super::limits::CircuitBreakers;
 use super::outlier::{AttemptResult, Detection, DetectionResult, Detector};
@@ -208,17 +207,8 @@ impl Cluster {
             address.set_port(port);
         }
         let endpoint = Endpoint {
-            address,
-            host_name: None,
-            weight: 1,
-            locality: None,
-            transport_metadata: Arc::default(),
             transport: self.transport_for(&[]),
-            tunnel_port: None,
-            hash_key: None,
-            health: HealthStatus::Healthy,
-            state: Arc::new(HostState::default()),
-            workload: None,
+            ..Endpoint::at(address)
         };
         Ok(Picked {
             endpoint: Arc::new(endpoint),
@@ -306,6 +296,15 @@ impl Cluster {
         if sweep.changed {
             self.refresh();
         }
+    }
+
+    /// Whether all its endpoints drain, and there are some.
+    pub fn is_draining(&self) -> bool {
+        let endpoints = self.endpoints.load();
+        let mut all = endpoints.all();
+        let first = all.next();
+        let drains = |endpoint: &Arc<Endpoint>| endpoint.health == HealthStatus::Draining;
+        first.is_some_and(drains) && all.all(drains)
     }
 
     /// Publishes new endpoints.

@@ -101,26 +101,31 @@ pub struct Endpoint {
     pub workload: Option<Arc<Workload>>,
 }
 
+impl Endpoint {
+    /// Of which nothing but the address is known.
+    pub fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            host_name: None,
+            weight: 1,
+            locality: None,
+            transport_metadata: Arc::default(),
+            transport: None,
+            tunnel_port: None,
+            hash_key: None,
+            health: HealthStatus::Healthy,
+            state: Arc::default(),
+            workload: None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn set(priorities: &[&[&str]]) -> EndpointSet {
-        let endpoint = |address: &&str| {
-            Arc::new(Endpoint {
-                address: address.parse().unwrap(),
-                host_name: None,
-                weight: 1,
-                locality: None,
-                transport_metadata: Arc::default(),
-                transport: None,
-                tunnel_port: None,
-                hash_key: None,
-                health: HealthStatus::Healthy,
-                state: Arc::default(),
-                workload: None,
-            })
-        };
+        let endpoint = |address: &&str| Arc::new(Endpoint::at(address.parse().unwrap()));
         let priority = |addresses: &&[&str]| Priority {
             endpoints: addresses.iter().map(endpoint).collect(),
         };

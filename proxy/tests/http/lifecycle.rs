@@ -189,3 +189,28 @@ async fn a_connection_ends_in_order_when_only_a_draining_host_is_left() {
     assert_eq!(received.answered, [1]);
     assert_eq!(received.goaways.first(), Some(&(MOST, 0)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_ends_when_only_draining_hosts_are_left() {
+    let upstream = h1(|_| ok("fine")).await;
+    let setup = |health| Setup::new(upstream).with(|setup| setup.health = health);
+    let proxy = Proxy::start(setup(HealthStatus::Healthy));
+    let mut client = Client::connect(proxy.address).await;
+    let mut raw = Raw::connect(proxy.address).await;
+    let mut received = ReceivedFrames::default();
+    // A new version of the same configuration ends nothing.
+    for (generation, stream) in [(2, 1), (3, 3)] {
+        assert!(client.ask(&get("/")).await.ends_with("fine"));
+        begin(&mut raw, stream).await;
+        let answered = |received: &ReceivedFrames| received.answered.contains(&stream);
+        received.until(&mut raw, true, answered).await;
+        assert_eq!(received.goaways, []);
+        let same = setup(HealthStatus::Healthy).snapshot(generation);
+        proxy.store.publish(same);
+    }
+    let drains = setup(HealthStatus::Draining).snapshot(4);
+    proxy.store.publish(drains);
+    assert_eq!(client.rest().await, "");
+    let received = received.then_all(&mut raw, true).await;
+    assert_eq!(received.goaways.first(), Some(&(MOST, 0)));
+}

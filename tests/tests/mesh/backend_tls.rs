@@ -8,7 +8,6 @@ use anyam_cli::demo::netns::Namespace;
 
 use crate::certificates::Authority;
 use crate::harness::Mesh;
-use crate::process::Process;
 use crate::traffic::{get, within};
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
@@ -85,29 +84,6 @@ fn config_map(root: &str) -> String {
     )
 }
 
-/// A TLS server that answers each request with a page of its own.
-fn app(mesh: &Mesh, authority: &Authority, name: &str, at: Ipv4Addr, host: &Namespace) -> Process {
-    let [certificate, key] = authority.issue(&mesh.folder, name, &[&format!("{name}.example")]);
-    let accept = format!("{at}:8443");
-    let arguments = [
-        "s_server",
-        "-accept",
-        &accept,
-        "-cert",
-        &certificate,
-        "-key",
-        &key,
-    ];
-    let arguments = [&arguments[..], &["-www", "-quiet"]].concat();
-    mesh.spawn(
-        &format!("openssl-{name}"),
-        host,
-        Path::new("openssl"),
-        &arguments,
-        65_534,
-    )
-}
-
 fn status(host: &Namespace, to: &str) -> Option<u16> {
     get(host, to, "/").ok().map(|(status, _)| status)
 }
@@ -130,8 +106,8 @@ fn tls_to_the_app_is_verified_or_nothing_is_sent() {
     let _processes = [
         mesh.sidecar("client", CLIENT, &client),
         mesh.sidecar("inside", INSIDE, &inside),
-        app(&mesh, &authority, "outside", OUTSIDE, &outside),
-        app(&mesh, &authority, "inside", INSIDE, &inside),
+        authority.serve(&mesh, "outside", OUTSIDE, &outside),
+        authority.serve(&mesh, "inside", INSIDE, &inside),
     ];
     let open = within(&outside, || TcpListener::bind((OUTSIDE, 9090)).unwrap());
     open.set_nonblocking(true).unwrap();

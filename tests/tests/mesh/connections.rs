@@ -11,7 +11,6 @@ use anyam_cli::demo::netns::Namespace;
 use crate::certificates::Authority;
 use crate::harness::Mesh;
 use crate::manifests::STRICT;
-use crate::process::Process;
 use crate::traffic::within;
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
@@ -167,35 +166,6 @@ fn connections_are_distributed_by_weight_and_those_of_a_missing_backend_closed()
     assert_eq!(greetings(&client).len(), 1);
 }
 
-/// A TLS server of openssl's, with a certificate for `name`.
-fn tls_server(
-    mesh: &Mesh,
-    authority: &Authority,
-    name: &str,
-    at: Ipv4Addr,
-    host: &Namespace,
-) -> Process {
-    let [certificate, key] = authority.issue(&mesh.folder, name, &[&format!("{name}.example")]);
-    let accept = format!("{at}:8443");
-    let arguments = [
-        "s_server",
-        "-accept",
-        &accept,
-        "-cert",
-        &certificate,
-        "-key",
-        &key,
-    ];
-    let arguments = [&arguments[..], &["-www", "-quiet"]].concat();
-    mesh.spawn(
-        &format!("openssl-{name}"),
-        host,
-        Path::new("openssl"),
-        &arguments,
-        65_534,
-    )
-}
-
 /// The subject of the certificate that a server shows who is asked for `name`, if there is one.
 fn shown(mesh: &Mesh, host: &Namespace, name: &str) -> Option<String> {
     let to = format!("{EDGE}:443");
@@ -219,8 +189,8 @@ fn tls_goes_by_server_name_to_the_app_that_has_the_certificate() {
         mesh.sidecar("client", CLIENT, &client),
         mesh.sidecar("blue", BLUE, &blue),
         mesh.sidecar("green", GREEN, &green),
-        tls_server(&mesh, &authority, "blue", BLUE, &blue),
-        tls_server(&mesh, &authority, "green", GREEN, &green),
+        authority.serve(&mesh, "blue", BLUE, &blue),
+        authority.serve(&mesh, "green", GREEN, &green),
     ];
     let routes = [
         tls_route("blue", "blue.example, '*.blue.example'"),

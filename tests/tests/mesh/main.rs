@@ -4,7 +4,7 @@
 //! - `harness`: starts a mesh and waits for conditions; `process`: one of its processes;
 //!   `manifests`: its configuration; `traffic`: calls of its apps
 //! - `attach`: upgrades other than WebSocket's
-//! - `backend_tls`: apps that speak TLS to callers that do not; `certificates`: theirs
+//! - `backend_tls`: apps that speak TLS to callers that do not; `certificates`: such apps, and theirs
 //! - `connections`: TCPRoutes and TLSRoutes
 //! - `control_plane`: which traffic continues when the control plane is killed; its authentication
 //! - `egress`: connections out of the mesh, and their end

@@ -17,9 +17,11 @@ use crate::http::request::stream_info::Downstream;
 use crate::lifecycle::Limits;
 use crate::message::authority;
 use crate::policy::{Addresses, PolicySubject, Readmission};
+use crate::snapshot::Link;
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
 use crate::snapshot::Snapshot;
+use crate::upstream::cluster::Cluster;
 use crate::worker::Worker;
 
 /// How an open connection would be admitted under a snapshot.
@@ -36,7 +38,8 @@ pub struct Conn {
     pub authority: RefCell<authority::Memo>,
     /// Buckets of rate limits that apply per connection.
     pub buckets: ConnectionBuckets,
-    /// A host that drains served a request, because there was no other: the client is to choose anew.
+    /// A draining host served a request, because there was no other: the client is to choose anew.
+    /// Endpoints change between snapshots, too.
     pub met_draining: Cell<bool>,
     readmit: Readmit,
     current: RefCell<Rc<Resolved>>,
@@ -53,6 +56,8 @@ pub struct Resolved {
     pub is_gone: bool,
     /// The connection would not be admitted any more: it is closed at once.
     pub is_denied: bool,
+    /// All hosts that the routes lead to drain: the client is to choose anew, also one that is idle.
+    has_draining_hosts_only: bool,
     /// Its listener was removed: what is left of the connection then is closed.
     drains_until: Option<Instant>,
     /// Changes whenever the rules for a request may have changed: with another connection manager,
@@ -80,6 +85,7 @@ impl Conn {
             snapshot,
             is_gone: false,
             is_denied: false,
+            has_draining_hosts_only: false,
             drains_until: None,
             rules_version: 0,
         };
@@ -153,6 +159,7 @@ impl Conn {
         self.worker.is_draining(direction)
             || current.is_gone
             || current.is_denied
+            || current.has_draining_hosts_only
             || self.met_draining.get()
     }
 }
@@ -212,6 +219,7 @@ fn look_up(
             && have_same_table(routes.as_ref(), before.routes.as_ref());
         return Resolved {
             rules_version: before.rules_version.wrapping_add(u64::from(!are_same)),
+            has_draining_hosts_only: routes.as_deref().is_some_and(lead_to_draining_hosts_only),
             routes,
             manager: manager.clone(),
             is_gone: !stands_for(chain, &down.chain),
@@ -226,9 +234,17 @@ fn look_up(
         manager: before.manager.clone(),
         is_gone: true,
         is_denied,
+        has_draining_hosts_only: false,
         drains_until,
         snapshot,
     }
+}
+
+/// Ends at the first cluster that has another host, which is the first one as a rule.
+fn lead_to_draining_hosts_only(routes: &RouteConfig) -> bool {
+    let clusters = &routes.clusters;
+    let drains = |link: &Link<Cluster>| link.target.as_ref().is_some_and(|it| it.is_draining());
+    !clusters.is_empty() && clusters.iter().all(drains)
 }
 
 /// Whether two route configurations differ in their clusters at most, which rules do not look at.

@@ -141,22 +141,12 @@ mod tests {
 
     use super::*;
     use crate::config::cluster::HashFunction;
-    use crate::config::endpoint::HealthStatus;
 
     fn endpoints(weights: &[u32]) -> Vec<Arc<Endpoint>> {
         let endpoint = |(weight, port): (&u32, u16)| {
             Arc::new(Endpoint {
-                address: SocketAddr::from(([10, 0, 0, 1], port)),
-                host_name: None,
                 weight: *weight,
-                locality: None,
-                transport_metadata: Arc::default(),
-                transport: None,
-                tunnel_port: None,
-                hash_key: None,
-                health: HealthStatus::Healthy,
-                state: Arc::default(),
-                workload: None,
+                ..Endpoint::at(SocketAddr::from(([10, 0, 0, 1], port)))
             })
         };
         weights.iter().zip(1..).map(endpoint).collect()

@@ -3,8 +3,6 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use crate::upstream::host::HostState;
-
 const LEAST: LbPolicy = LbPolicy::LeastRequest {
     choices: 2,
     bias: 1.0,
@@ -12,17 +10,9 @@ const LEAST: LbPolicy = LbPolicy::LeastRequest {
 
 fn endpoint(port: u16, weight: u32, health: HealthStatus) -> Arc<Endpoint> {
     Arc::new(Endpoint {
-        address: SocketAddr::from(([10, 0, 0, 1], port)),
-        host_name: None,
         weight,
-        locality: None,
-        transport_metadata: Arc::default(),
-        transport: None,
-        tunnel_port: None,
-        hash_key: None,
         health,
-        state: Arc::new(HostState::default()),
-        workload: None,
+        ..Endpoint::at(SocketAddr::from(([10, 0, 0, 1], port)))
     })
 }
 
