@@ -18,6 +18,8 @@ use crate::peers::{Client, get, h1, listen, ok, read_message};
 const ACK: u8 = 1;
 const REFUSED_STREAM: u32 = 7;
 const MOST: u32 = (1 << 31) - 1;
+/// When a connection that is to end must have.
+const SOON: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(100);
 
 /// The frames that a client receives, which answers PINGs (`pongs`) or not.
@@ -193,7 +195,13 @@ async fn a_connection_ends_in_order_when_only_a_draining_host_is_left() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_ends_when_only_draining_hosts_are_left() {
     let upstream = h1(|_| ok("fine")).await;
-    let setup = |health| Setup::new(upstream).with(|setup| setup.health = health);
+    let setup = |health| {
+        Setup::new(upstream).with(|setup| {
+            setup.health = health;
+            // Nothing else ends them.
+            setup.manager.idle_timeout = None;
+        })
+    };
     let proxy = Proxy::start(setup(HealthStatus::Healthy));
     let mut client = Client::connect(proxy.address).await;
     let mut raw = Raw::connect(proxy.address).await;
@@ -210,7 +218,8 @@ async fn an_idle_connection_ends_when_only_draining_hosts_are_left() {
     }
     let drains = setup(HealthStatus::Draining).snapshot(4);
     proxy.store.publish(drains);
-    assert_eq!(client.rest().await, "");
-    let received = received.then_all(&mut raw, true).await;
+    let ends = async { (client.rest().await, received.then_all(&mut raw, true).await) };
+    let (rest, received) = tokio::time::timeout(SOON, ends).await.unwrap();
+    assert_eq!(rest, "");
     assert_eq!(received.goaways.first(), Some(&(MOST, 0)));
 }
