@@ -1,6 +1,6 @@
 //! How much is done at once for those who ask: reads of the mesh, pages of proxies, and the bytes of
-//! answers until they are written; in all, and for one holder. A user with a right in one namespace could
-//! use up the memory of the control plane otherwise.
+//! answers until they are read ([`HeldAnswer`]); in all, and for one holder. A user with a right in one
+//! namespace could use up the memory of the control plane otherwise.
 #![cfg_attr(
     not(test),
     deny(
@@ -10,13 +10,16 @@
     )
 )]
 
+mod answer;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+
+pub use self::answer::HeldAnswer;
 
 /// Reads that run at once: each has a copy of what it shows. Others wait.
 const RUNNING: usize = 4;
@@ -115,6 +118,11 @@ impl Default for RequestLoad {
 impl RequestLoad {
     fn table(&self) -> MutexGuard<'_, LoadTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
+        self.table().all.bytes
     }
 
     fn take(&self, holder: &LoadHolder, more: Amount) -> Result<(), Overload> {
@@ -242,29 +250,13 @@ pub struct RunningRead {
 }
 
 impl RunningRead {
-    /// Its answer, which counts until it is written.
+    /// Its answer, which counts until it is read.
     ///
     /// # Errors
     /// When it has too many bytes.
-    pub fn answer(mut self, data: Vec<u8>) -> Result<Bytes, Overload> {
+    pub fn answer(mut self, data: Vec<u8>) -> Result<HeldAnswer, Overload> {
         self.held.grow(data.len())?;
-        Ok(counted(data, Arc::new(self.held.answered())))
-    }
-}
-
-/// Bytes of which `held` counts: it is dropped with the last of them.
-pub fn counted(data: Vec<u8>, held: Arc<HeldLoad>) -> Bytes {
-    Bytes::from_owner(CountedBytes { data, _held: held })
-}
-
-struct CountedBytes {
-    data: Vec<u8>,
-    _held: Arc<HeldLoad>,
-}
-
-impl AsRef<[u8]> for CountedBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
+        Ok(HeldAnswer::new(vec![data], self.held.answered()))
     }
 }
 
@@ -299,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_count_until_the_last_of_them_is_dropped() {
+    fn bytes_count_until_they_are_dropped() {
         let load = Arc::new(RequestLoad::default());
         let mut page = load.page(user("jane")).unwrap();
         page.grow(OF_ONE.bytes).unwrap();
@@ -308,13 +300,9 @@ mod tests {
         other.grow(OF_ALL.bytes - OF_ONE.bytes).unwrap();
         let mut third = load.page(user("ann")).unwrap();
         assert_eq!(third.grow(1), Err(Overload::OfAll));
-        let page = Arc::new(page.answered());
-        let chunk = counted(vec![1, 2], Arc::clone(&page));
-        let rest = chunk.slice(1..);
-        drop((page, chunk));
+        let page = page.answered();
         assert_eq!(third.grow(1), Err(Overload::OfAll));
-        assert_eq!(rest, &[2][..]);
-        drop(rest);
+        drop(page);
         assert_eq!(third.grow(1), Ok(()));
     }
 
@@ -331,9 +319,9 @@ mod tests {
         assert!(timeout(Duration::ZERO, next.as_mut()).await.is_err());
         let answer = running.remove(0).answer(b"{}".to_vec()).unwrap();
         assert!(next.await.is_ok(), "an answer that is written runs no more");
-        assert_eq!(load.table().all.bytes, 2);
+        assert_eq!(load.bytes(), 2);
         drop(answer);
-        assert_eq!(load.table().all.bytes, 0);
+        assert_eq!(load.bytes(), 0);
         let open: Vec<_> = (0..OF_ONE.reads)
             .map_while(|_| load.read(user("jane")).ok())
             .collect();

@@ -38,8 +38,10 @@ stage "build" cargo build --locked --workspace --bins
 if runs api; then
   stage "Kubernetes: the API server, Helm" tests/kube/build.sh apiserver kubectl controller-manager gateway-api helm helm3
   stage "cert-manager" tests/kube/build.sh cert-manager
-  stage "tests on an API server" cargo test --locked -p anyam-tests-kube --no-fail-fast \
-    --lib --test api --test chart --test cli --test control --test install
+  # Of the whole workspace, whose features then are those of the build before: alone, this crate would
+  # have tokio and all that depends on it built anew. The CLI has a test `install`, too.
+  stage "tests on an API server" cargo test --locked --workspace --no-fail-fast \
+    --test api --test chart --test cli --test control --test install
 fi
 if runs node || runs conformance; then
   foreign || stage "Kubernetes: a node" tests/kube/build.sh apiserver kubectl controller-manager scheduler proxy kubelet \
@@ -54,7 +56,7 @@ if runs node; then
   stage "images of an upgrade" deploy/images/build.sh --registry localhost --tag next --binaries target/debug --out target/images/next
   stage "a cluster with a node" cluster up
   # They wait more than they compute.
-  stage "tests on a cluster" cluster exec cargo test --locked -p anyam-tests-kube --no-fail-fast --test node -- --test-threads=4
+  stage "tests on a cluster" cluster exec cargo test --locked --workspace --no-fail-fast --test node -- --test-threads=4
   # The next part has one without what these tests made.
   cluster down
 fi

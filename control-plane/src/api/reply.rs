@@ -6,12 +6,11 @@ use http::header::{
 };
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
+use http_body_util::{BodyExt, Full};
 use serde::Serialize;
 
 use crate::inspect::{AskError, ProxyPage};
-use crate::load::{Overload, RunningRead};
+use crate::load::{HeldAnswer, Overload, RunningRead};
 use crate::types::ApiError;
 
 pub type Body = UnsyncBoxBody<Bytes, BrokenBody>;
@@ -39,7 +38,7 @@ pub fn with_body(status: StatusCode, content_type: &'static str, body: Body) -> 
     reply
 }
 
-/// The answer of a read, which counts until it is written.
+/// The answer of a read, which counts until it is read.
 ///
 /// # Errors
 /// When it can't be encoded, or has too many bytes.
@@ -50,17 +49,15 @@ pub fn of_read(read: RunningRead, value: &impl Serialize) -> Result<Reply, Probl
         let todo = "see the control plane's log";
         Problem::new(status, "the answer can't be encoded", "", todo)
     })?;
-    Ok(bytes(
-        StatusCode::OK,
-        "application/json",
-        read.answer(body)?,
-    ))
+    Ok(held("application/json", read.answer(body)?))
 }
 
 pub fn page(content_type: &'static str, page: ProxyPage) -> Reply {
-    let pieces = page.into_pieces();
-    let frames = pieces.map(|piece| Ok::<_, BrokenBody>(Frame::data(piece)));
-    let body = StreamBody::new(futures_util::stream::iter(frames));
+    held(content_type, page.into_answer())
+}
+
+fn held(content_type: &'static str, answer: HeldAnswer) -> Reply {
+    let body = answer.map_err(|unread| BrokenBody(unread.to_string()));
     with_body(StatusCode::OK, content_type, body.boxed_unsync())
 }
 

@@ -1,11 +1,7 @@
 //! A page of a proxy, in the pieces in which it comes.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-
 use super::agents::AskError;
-use crate::load::{HeldLoad, counted};
+use crate::load::{HeldAnswer, HeldLoad};
 
 /// Of one page.
 pub const MAX_PAGE: usize = 64 << 20;
@@ -48,10 +44,8 @@ impl ProxyPage {
         self.pieces.first().and_then(|piece| piece.first()).copied()
     }
 
-    /// What is to be written. Each piece counts until the last one is.
-    pub fn into_pieces(self) -> impl Iterator<Item = Bytes> + Send {
-        let held = Arc::new(self.held.answered());
-        let pieces = self.pieces.into_iter();
-        pieces.map(move |piece| counted(piece, Arc::clone(&held)))
+    /// What is to be written.
+    pub fn into_answer(self) -> HeldAnswer {
+        HeldAnswer::new(self.pieces, self.held.answered())
     }
 }

@@ -82,6 +82,7 @@ pub fn inbound(mesh: &Mesh, scope: &Scope) -> Option<listener::Listener> {
         continue_on_listener_filters_timeout: plain,
         filter_chains: chains,
         traffic_direction: TrafficDirection::Inbound as i32,
+        metadata: Some(errors_in_words(None)),
         ..listener::Listener::default()
     })
 }

@@ -46,7 +46,7 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
         address: Some(address(at)),
         bind_to_port: boolv(false),
         traffic_direction: TrafficDirection::Outbound as i32,
-        metadata: declaration(mesh, at),
+        metadata: Some(errors_in_words(declaration(mesh, at))),
         ..listener::Listener::default()
     };
     let routes = connection_route::governing(mesh, &scope.namespace, at);
@@ -158,11 +158,18 @@ impl OutboundFilters {
 }
 
 /// Named in errors that a wrong declaration explains.
-fn declaration(mesh: &Mesh, at: SocketAddr) -> Option<core::Metadata> {
+fn declaration(mesh: &Mesh, at: SocketAddr) -> Option<String> {
     let service = mesh.service(mesh.by_vip.get(&at.ip())?)?;
-    let port = service.port(at.port())?;
-    let declared_by = fields(&[("declared_by", text(cluster::declaration(service, port)))]);
-    Some(metadata(&[("anyam", declared_by)]))
+    Some(cluster::declaration(service, service.port(at.port())?))
+}
+
+/// Responses that our proxy makes here give their reasons, and name the declaration of the port. The
+/// texts of stock Envoy stay as they are.
+pub fn errors_in_words(declared_by: Option<String>) -> core::Metadata {
+    let reasons = ("local_replies", text("reasons"));
+    let declared_by = declared_by.map(|named| ("declared_by", text(named)));
+    let entries: Vec<_> = declared_by.into_iter().chain([reasons]).collect();
+    metadata(&[("anyam", fields(&entries))])
 }
 
 /// `or_tcp`: a silent client is taken for TCP.

@@ -135,7 +135,10 @@ pub fn http1() -> core::Http1ProtocolOptions {
         header_key_format: Some(HeaderKeyFormat {
             header_format: Some(HeaderFormat::StatefulFormatter(extension(
                 "envoy.http.stateful_header_formatters.preserve_case",
-                &PreserveCaseFormatterConfig::default(),
+                &PreserveCaseFormatterConfig {
+                    forward_reason_phrase: true,
+                    ..PreserveCaseFormatterConfig::default()
+                },
             ))),
         }),
         enable_trailers: true,

@@ -263,6 +263,8 @@ pub enum UpstreamProtocol {
 #[derive(Clone, Copy, Debug)]
 pub struct UpstreamHttp1 {
     pub preserve_case: bool,
+    /// Responses keep their reason phrase. Off in Envoy, on by our translate.
+    pub forward_reason: bool,
 }
 
 /// envoy.config.core.v3.BindConfig: the source address for each family of addresses.

@@ -109,6 +109,8 @@ pub struct Http1Options {
     pub allow_absolute_url: bool,
     /// `header_key_format.stateful_formatter` preserve_case. Off in Envoy, on by our translate.
     pub preserve_case: bool,
+    /// The formatter's `forward_reason_phrase`, which matters where responses are received.
+    pub forward_reason: bool,
 }
 
 #[derive(Clone, Copy, Debug)]

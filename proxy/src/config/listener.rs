@@ -74,6 +74,9 @@ pub struct ListenerDef {
     /// Who declared what it carries, in words for errors: from `filter_metadata`,
     /// `anyam: {declared_by: …}`.
     pub declared_by: Option<Arc<str>>,
+    /// Responses that the proxy makes say why in sentences, where Envoy's are else the same: from
+    /// `filter_metadata`, `anyam: {local_replies: reasons}`.
+    pub gives_reasons: bool,
     pub metrics: Arc<ListenerMetrics>,
     /// Secrets that come over SDS.
     pub secrets: Vec<Name>,

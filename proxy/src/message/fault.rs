@@ -47,7 +47,7 @@ faults! {
     InvalidTarget = (400, "http1.invalid_url", "The request target is malformed."),
     AbsoluteTarget = (404, "absolute_path_rejected", "Absolute request targets are not accepted here."),
     UnsupportedScheme = (400, "http1.invalid_scheme", "The request target's scheme is not http or https."),
-    UnsupportedVersion = (505, "http1.unsupported_version", "Only HTTP/1.0 and HTTP/1.1 are understood here."),
+    UnsupportedVersion = (426, "low_version", "Only HTTP/1.0 and HTTP/1.1 are understood here."),
     Http10NotAccepted = (426, "low_version", "HTTP/1.0 is not accepted here."),
     InvalidStatus = (400, "http1.invalid_status", "The status code is not three digits from 100 up."),
 
@@ -56,7 +56,7 @@ faults! {
     BareCarriageReturn = (400, "http1.codec_error", "A CR stands without its LF."),
     ObsoleteFold = (400, "http1.codec_error", "A header is folded over several lines."),
     SpaceBeforeColon = (400, "http1.codec_error", "White space stands between a header's name and its colon."),
-    InvalidName = (400, "http1.invalid_characters", "A header's name is not a token."),
+    InvalidName = (400, "http1.codec_error", "A header's name is not a token."),
     InvalidValue = (400, "http1.invalid_characters", "A header's value holds a control character."),
     HeadTooLarge = (431, "http1.headers_too_large", "The headers are larger than the limit."),
     TooManyFields = (431, "http1.too_many_headers", "There are more headers than the limit."),
@@ -68,17 +68,17 @@ faults! {
     InvalidHost = (400, "http1.invalid_host", "The host is not a valid host and port."),
 
     // Framing.
-    InvalidContentLength = (400, "http1.invalid_content_length", "Content-Length is not one decimal number."),
-    RepeatedContentLength = (400, "http1.multiple_content_lengths", "There is more than one Content-Length."),
+    InvalidContentLength = (400, "http1.codec_error", "Content-Length is not one decimal number."),
+    RepeatedContentLength = (400, "http1.codec_error", "There is more than one Content-Length."),
     ContentLengthAndChunked = (400, "http1.content_length_and_chunked_not_allowed", "Content-Length and Transfer-Encoding are both there."),
-    InvalidTransferEncoding = (400, "http1.invalid_transfer_encoding", "Transfer-Encoding does not end with one chunked."),
+    InvalidTransferEncoding = (501, "http1.invalid_transfer_encoding", "Transfer-Encoding does not end with one chunked."),
     UnsupportedTransferEncoding = (501, "http1.invalid_transfer_encoding", "Only the transfer coding chunked is understood here."),
     TransferEncodingIn10 = (400, "http1.transfer_encoding_not_allowed", "Transfer-Encoding is not allowed in HTTP/1.0."),
     BodyDisallowed = (400, "http1.body_disallowed", "This message must not have a body."),
     UnsupportedExpectation = (417, "http1.unsupported_expectation", "Only the expectation 100-continue is understood here."),
     ConnectionOptions = (400, "http1.connection_header_rejected", "The Connection header names too many options."),
     UnexpectedSwitch = (400, "http1.unexpected_switching_protocols", "101 was sent without an upgrade asked for."),
-    InvalidChunk = (400, "http1.invalid_chunk", "A chunk's size line or end is malformed."),
+    InvalidChunk = (400, "http1.codec_error", "A chunk's size line or end is malformed."),
     ChunkTooLarge = (400, "http1.chunk_size_overflow", "A chunk's size has too many digits."),
     ChunkExtensionTooLarge = (400, "http1.chunk_extension_too_large", "A chunk's extensions are larger than the limit."),
     TrailersTooLarge = (431, "http1.trailers_too_large", "The trailers are larger than the limit."),
@@ -90,7 +90,7 @@ faults! {
     UnsolicitedResponse = (400, "http1.unsolicited_response", "The server sent bytes that no request asked for."),
 
     // Path and host policy, raised by `path` and `authority`.
-    PathFragment = (400, "path_with_fragment", "The request target has a fragment."),
+    PathFragment = (400, "path_normalization_failed", "The request target has a fragment."),
     PathNormalization = (400, "path_normalization_failed", "The path can't be normalised."),
     EscapedSlash = (400, "path_normalization_failed", "The path holds an escaped slash, which is not accepted here."),
 
@@ -106,6 +106,19 @@ impl Fault {
             FaultSide::Downstream => self.request_status(),
             FaultSide::Upstream => 502,
         }
+    }
+
+    /// Envoy's connection manager refuses it, and not its codec: without a body, and without a
+    /// response flag.
+    pub const fn is_of_manager(self) -> bool {
+        matches!(
+            self,
+            Self::MissingHost
+                | Self::AbsoluteTarget
+                | Self::PathFragment
+                | Self::PathNormalization
+                | Self::EscapedSlash
+        )
     }
 }
 

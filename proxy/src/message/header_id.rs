@@ -143,6 +143,7 @@ header_ids! {
     XEnvoyInternal = "x-envoy-internal",
     XEnvoyIpTags = "x-envoy-ip-tags",
     XEnvoyMaxRetries = "x-envoy-max-retries",
+    XEnvoyOriginalHost = "x-envoy-original-host",
     XEnvoyOriginalDstHost = "x-envoy-original-dst-host",
     XEnvoyOriginalPath = "x-envoy-original-path",
     XEnvoyOverloaded = "x-envoy-overloaded",

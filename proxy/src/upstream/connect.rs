@@ -14,12 +14,15 @@ use crate::tls::{Dial, Handshaker, TlsError};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Endpoint;
 
+/// Begins the words for an attempt that the endpoint, or its machine, refused; Envoy's.
+pub const DELAYED: &str = "delayed connect error: ";
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    #[error("{0}")]
+    #[error("{DELAYED}{}", without_number(.0))]
     Tcp(io::Error),
     #[error("{0}")]
     Tls(#[from] TlsError),
@@ -78,6 +81,15 @@ impl Dialler {
                 Ok(Stream::from(tls))
             }
         }
+    }
+}
+
+/// The words for an error of the operating system, without its number.
+fn without_number(error: &io::Error) -> String {
+    let words = error.to_string();
+    match words.split_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => words,
     }
 }
 

@@ -141,6 +141,7 @@ impl Setup {
             protocol: self.protocol,
             http1: UpstreamHttp1 {
                 preserve_case: true,
+                forward_reason: true,
             },
             http2: http2(),
             idle_timeout: Some(Duration::from_secs(3600)),
@@ -255,6 +256,7 @@ impl Setup {
                 backlog: 128,
                 access_log: Vec::new(),
                 declared_by: None,
+                gives_reasons: false,
                 metrics: Arc::new(self.families.listeners.handles("front")),
                 secrets: Vec::new(),
                 initial_fetch_timeout: None,

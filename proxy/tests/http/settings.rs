@@ -194,6 +194,7 @@ pub fn manager() -> HttpConnectionManager {
             accept_http_10: true,
             allow_absolute_url: true,
             preserve_case: true,
+            forward_reason: true,
         },
         http2: http2(),
         proxy_status: true,

@@ -8,7 +8,8 @@
 //! - `edge`: claims of untrusted clients, in headers, names and logs
 //! - `flags`: Envoy's command line; `logs`: log files that are rotated or not read
 //! - `authorisation`: hosts and headers in every spelling against RBAC
-//! - `chains`: which filter chain a connection gets, compared with Envoy
+//! - `chains`: which filter chain a connection gets, compared with Envoy; `differential`: whole exchanges,
+//!   byte by byte
 //! - `names`: clusters whose endpoints are hostnames
 //! - `probes`: the kubelet's probes of an app, performed by the sidecar; merged metrics
 //! - `ready`: `anyam-proxy wait`
@@ -22,6 +23,7 @@
 mod authorisation;
 mod balancing;
 mod chains;
+mod differential;
 mod edge;
 #[path = "../shared/envoy.rs"]
 mod envoy;

@@ -329,6 +329,13 @@ pub fn declared_by(m: &core::Metadata) -> Option<Arc<str>> {
     ours.fields.get("declared_by").and_then(text).map(Arc::from)
 }
 
+/// Whether local replies are to give reasons in sentences.
+pub fn gives_reasons(m: &core::Metadata) -> bool {
+    let ours = filter_metadata(m).get("anyam");
+    let wanted = ours.and_then(|ours| ours.fields.get("local_replies"));
+    wanted.and_then(text) == Some("reasons")
+}
+
 /// Whether our control plane means a route's back-off to be the least that a retry waits for, which
 /// Envoy's own settings cannot express.
 pub fn is_minimum_back_off(m: &core::Metadata) -> bool {

@@ -18,9 +18,9 @@ use crate::http::connection::conn::Conn;
 use crate::http::h1::ResponseInfo;
 use crate::http::pool::{CheckoutTarget, Lease};
 use crate::http::request::deadline::Deadlines;
-use crate::http::request::error::Failure;
-use crate::http::request::response;
+use crate::http::request::error::{self, Failure};
 use crate::http::request::stream_info::StreamInfo;
+use crate::http::request::{response, rewrite};
 use crate::message::head::HeaderId;
 use crate::metrics::ResponseFlags;
 use crate::upstream::cluster::{NoEndpoint, PickFor};
@@ -260,7 +260,8 @@ impl<'a, 'd> Attempts<'a, 'd> {
             }
             Err(failure) => {
                 if let Failure::Connect(why) = &failure {
-                    self.info.upstream_failure = Some(why.clone());
+                    // Without spaces, as Envoy logs it.
+                    self.info.upstream_failure = Some(error::detail(why).into());
                 }
                 Err(failure)
             }
@@ -276,7 +277,11 @@ impl<'a, 'd> Attempts<'a, 'd> {
         if let HostRewrite::Auto = self.plan.action.host_rewrite
             && let Some(name) = &endpoint.host_name
         {
-            self.info.request.set_authority(name.as_bytes());
+            let head = &mut self.info.request;
+            match head.has(HeaderId::XEnvoyOriginalHost) {
+                true => head.set_authority(name.as_bytes()),
+                false => rewrite::authority(head, name.as_bytes(), self.plan.action),
+            }
         }
         if self.plan.counts_attempts {
             let mut buffer = itoa::Buffer::new();

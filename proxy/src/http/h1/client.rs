@@ -8,7 +8,7 @@ use super::response::ResponseDecoder;
 use super::write::BodyEncoder;
 use super::{BodyEvent, BodyLength, Framing, HeadLimits, Out, RequestSummary, ResponseInfo};
 use crate::message::fault::Fault;
-use crate::message::head::Head;
+use crate::message::head::{Head, Span};
 
 /// Interim responses allowed for one request; more fail it.
 pub const MAX_INTERIM: u8 = 32;
@@ -91,6 +91,9 @@ impl ClientConn {
         let Some(info) = self.decoder.read(asked, input, head)? else {
             return Ok(None);
         };
+        if !self.spelling.forward_reason {
+            head.reason = Span::EMPTY;
+        }
         if info.interim {
             self.interim = self.interim.saturating_add(1);
             if self.interim > MAX_INTERIM {

@@ -10,12 +10,15 @@ use crate::message::head::{Field, Head, HeaderId, Method, Span, TargetForm, Vers
 pub struct Spelling {
     /// Names as received or configured; else in lower case, as Envoy writes them.
     pub preserve_case: bool,
+    /// A response's reason phrase as received; else the registered one.
+    pub forward_reason: bool,
 }
 
 impl Default for Spelling {
     fn default() -> Self {
         Self {
             preserve_case: true,
+            forward_reason: true,
         }
     }
 }
@@ -112,12 +115,13 @@ pub(super) fn request(
         line(b"host", head.authority(), out);
     }
     let upgrade = info.tunnel == TunnelRequest::Upgrade;
-    fields(head, framing, upgrade, spelling, out);
+    let length = fields(head, framing, upgrade, spelling, out);
     let persistence = Persistence {
         te_trailers: info.te_trailers,
         ..Persistence::default()
     };
     connection(persistence, upgrade && head.has(HeaderId::Upgrade), out);
+    body(framing, length, out);
     out.copy(b"\r\n");
 }
 
@@ -145,8 +149,9 @@ pub(super) fn response(
     }
     out.copy(b"\r\n");
     let upgrade = matches!(status, 101 | 426) && head.has(HeaderId::Upgrade);
-    fields(head, framing, upgrade, spelling, out);
+    let length = fields(head, framing, upgrade, spelling, out);
     connection(persistence, upgrade, out);
+    body(framing, length, out);
     out.copy(b"\r\n");
 }
 
@@ -164,8 +169,14 @@ pub(super) fn trailers(head: &Head, spelling: Spelling, out: &mut Out) {
     out.copy(b"\r\n");
 }
 
-/// All fields but those the encoder decides on, then the framing field.
-fn fields(head: &Head, framing: BodyFraming, upgrade: bool, spelling: Spelling, out: &mut Out) {
+/// All fields but those the encoder decides on. Returns the length that none of them declares.
+fn fields(
+    head: &Head,
+    framing: BodyFraming,
+    upgrade: bool,
+    spelling: Spelling,
+    out: &mut Out,
+) -> Option<u64> {
     let mut skip = OWN;
     if !upgrade {
         skip |= HeaderId::Upgrade.bit();
@@ -196,6 +207,11 @@ fn fields(head: &Head, framing: BodyFraming, upgrade: bool, spelling: Spelling, 
         run.add(head, field, out);
     }
     run.flush(head, out);
+    length
+}
+
+/// The field that says how the body is framed. It comes last, as Envoy writes it.
+fn body(framing: BodyFraming, length: Option<u64>, out: &mut Out) {
     if let Some(length) = length {
         line(
             b"content-length",
@@ -326,10 +342,11 @@ fn hex(bits: u8) -> u8 {
     }
 }
 
-/// The registered reason phrase; empty when there is none.
+/// The registered reason phrase; Envoy's word when there is none.
 fn reason(status: u16) -> &'static str {
-    http::StatusCode::from_u16(status)
-        .ok()
-        .and_then(|status| status.canonical_reason())
-        .unwrap_or("")
+    match http::StatusCode::from_u16(status) {
+        // Registered for a joke, which Envoy does not know.
+        Ok(http::StatusCode::IM_A_TEAPOT) | Err(_) => "Unknown",
+        Ok(status) => status.canonical_reason().unwrap_or("Unknown"),
+    }
 }

@@ -116,6 +116,8 @@ pub(crate) fn options(manager: &HttpConnectionManager) -> RequestOptions {
         allow_absolute_url: manager.http1.allow_absolute_url,
         spelling: Spelling {
             preserve_case: manager.http1.preserve_case,
+            // Decided where responses are received.
+            forward_reason: true,
         },
     }
 }

@@ -287,6 +287,7 @@ fn exclusive_client(
     };
     let spelling = Spelling {
         preserve_case: target.cluster.http1.preserve_case,
+        forward_reason: target.cluster.http1.forward_reason,
     };
     let io = Io::new(stream, BytesMut::new(), worker.buffers.clone());
     Box::new(H1Client::new(

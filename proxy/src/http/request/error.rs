@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use crate::message::fault::{Fault, FaultSide};
 use crate::metrics::ResponseFlags;
+use crate::upstream::connect;
 
 /// What went wrong with one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +78,16 @@ pub enum TimedOut {
     Request,
 }
 
+impl TimedOut {
+    /// Envoy's words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Head => "request header timeout",
+            Self::Request => "request timeout",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     Downstream,
@@ -115,7 +126,6 @@ impl Failure {
         }
     }
 
-    /// Failures that a port declared with the wrong protocol can also cause.
     /// Nothing of the request was given to an upstream, or it said so.
     pub fn reached_no_upstream(&self) -> bool {
         matches!(
@@ -128,6 +138,7 @@ impl Failure {
         )
     }
 
+    /// A port that is declared with the wrong protocol causes such failures, too.
     pub fn may_be_misdeclared(&self) -> bool {
         matches!(
             self,
@@ -171,7 +182,7 @@ impl Failure {
             Self::Idle { received: false } => v(408, F::STREAM_IDLE_TIMEOUT, IDLE),
             Self::StreamDuration { received } => {
                 let status = if *received { 504 } else { 408 };
-                v(status, F::DURATION_TIMEOUT, STREAM_LATE)
+                v(status, F::NONE, STREAM_LATE)
             }
             Self::NoRoute => v(404, F::NO_ROUTE_FOUND, NO_ROUTE),
             Self::NoCluster(status) => v(*status, F::NO_CLUSTER_FOUND, NO_CLUSTER),
@@ -197,7 +208,10 @@ impl Failure {
 
 fn bad_request(fault: Fault) -> Row<'static> {
     let words = (fault.details(), "http_request_error", fault.reason());
-    let flags = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
+    let flags = match fault.is_of_manager() {
+        true => ResponseFlags::NONE,
+        false => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+    };
     v(fault.status(FaultSide::Downstream), flags, words)
 }
 
@@ -227,7 +241,8 @@ fn overflow(which: &str) -> Row<'static> {
 
 fn not_connected(why: &str) -> Row<'static> {
     let details = before(&format!("remote_connection_failure|{}", detail(why)));
-    let reason = format!("upstream connect error: {why}").into();
+    let words = why.strip_prefix(connect::DELAYED).unwrap_or(why);
+    let reason = format!("upstream connect error: {words}").into();
     let flags = ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
     (503, flags, details, "connection_refused", reason)
 }
@@ -368,7 +383,7 @@ fn before(reason: &str) -> Cow<'static, str> {
 }
 
 /// Words as Envoy writes them in details: no spaces.
-fn detail(words: &str) -> String {
+pub fn detail(words: &str) -> String {
     words.replace(char::is_whitespace, "_")
 }
 

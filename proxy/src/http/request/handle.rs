@@ -256,8 +256,10 @@ impl Exchange<'_, '_> {
         if rewrite::may_rewrite(forward, weighted) || headers::edits_request(&self.info, edits) {
             self.info.keep_authorised_head(&self.conn.worker.heads);
         }
-        rewrite::request(&mut self.info, route, forward, weighted, timeout);
+        // In Envoy's order: edits name the request as it came.
+        rewrite::announce(&mut self.info, timeout);
         headers::edit(&mut self.info, HeadSide::Request, edits);
+        rewrite::request(&mut self.info, route, forward, weighted);
         // As in Envoy, what is hashed is the request as the upstream gets it.
         let hash = hash::of(&cluster, forward, &mut self.info);
         self.expect(&framing);

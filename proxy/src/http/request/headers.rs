@@ -27,6 +27,7 @@ const INTERNAL: IdSet = IdSet::of(&[
     HeaderId::XEnvoyInternal,
     HeaderId::XEnvoyIpTags,
     HeaderId::XEnvoyMaxRetries,
+    HeaderId::XEnvoyOriginalHost,
     HeaderId::XEnvoyOriginalPath,
     HeaderId::XEnvoyRetriableHeaderNames,
     HeaderId::XEnvoyRetriableStatusCodes,

@@ -1,5 +1,5 @@
 //! Local replies. Each carries its reason: response flag, details, `proxy-status` where that is
-//! enabled, and a body with one sentence.
+//! enabled, and a body that says it ([`reply_text`]).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::error::{self, Blame, Failure};
 use super::headers::{self, HeadSide};
+use super::reply_text;
 use super::stream_info::StreamInfo;
 use crate::config::listener::Direction;
 use crate::message::head::{Head, HeaderId};
@@ -46,27 +47,27 @@ pub fn failure(info: &mut StreamInfo, failure: &Failure) -> Reply {
     if is_only_attempt && failure.reached_no_upstream() && is_for_a_sidecar(info) {
         head.append(HeaderId::XAnyamUnprocessed, b"true");
     }
-    let mut text = match (failure.blame(), &info.endpoint) {
-        (Blame::Upstream, Some(endpoint)) => {
-            format!("{} ({})", answer.reason, endpoint.address)
-        }
-        _ => answer.reason,
+    let text = match (gives_reasons(info), declared_by) {
+        (true, Some(declared_by)) => format!("{}; declared by {declared_by}", answer.reason),
+        (true, None) => answer.reason,
+        (false, _) => reply_text::of_envoy(failure, !is_only_attempt).into_owned(),
     };
-    if let Some(declared_by) = declared_by {
-        text.push_str("; declared by ");
-        text.push_str(&declared_by);
-    }
     respond(info, head, answer.status, None, text)
+}
+
+/// See [`reply_text`].
+fn gives_reasons(info: &StreamInfo) -> bool {
+    info.downstream.listener.def.gives_reasons
 }
 
 /// Whether the response is for a caller's sidecar, which may send the request to another endpoint.
 fn is_for_a_sidecar(info: &StreamInfo) -> bool {
-    let downstream = &info.downstream;
-    let is_authenticated = downstream
-        .tls
-        .as_deref()
-        .is_some_and(ConnectionInfo::is_authenticated);
-    is_authenticated && downstream.listener.def.direction == Direction::Inbound
+    is_authenticated(info) && info.downstream.listener.def.direction == Direction::Inbound
+}
+
+fn is_authenticated(info: &StreamInfo) -> bool {
+    let tls = info.downstream.tls.as_deref();
+    tls.is_some_and(ConnectionInfo::is_authenticated)
 }
 
 /// Who declared what the port carries; before a cluster was chosen, that of the listener.
@@ -88,9 +89,6 @@ pub fn direct(info: &mut StreamInfo, status: u16, body: &Bytes) -> Reply {
         return respond(info, head, status, None, text);
     }
     head.set_status(status);
-    if !body.is_empty() {
-        head.append(HeaderId::ContentType, b"text/plain");
-    }
     finish(info, head, body.clone())
 }
 
@@ -134,23 +132,27 @@ fn respond(
         // Trailers-only: the status travels in the head (gRPC over HTTP/2, Responses).
         head.set_status(200);
         head.append(HeaderId::ContentType, b"application/grpc");
-        let code = grpc.unwrap_or_else(|| grpc_code(status).into()).to_string();
-        head.append(HeaderId::GrpcStatus, code.as_bytes());
-        head.append(HeaderId::GrpcMessage, &percent_encode(&text));
+        let code = grpc.unwrap_or_else(|| grpc_code(status, gives_reasons(info)).into());
+        head.append(HeaderId::GrpcStatus, code.to_string().as_bytes());
+        if !text.is_empty() {
+            head.append(HeaderId::GrpcMessage, &percent_encode(&text));
+        }
         *info.response = head;
         return Reply { body: Bytes::new() };
     }
     head.set_status(status);
-    head.append(HeaderId::ContentType, b"text/plain");
     finish(info, head, text.into())
 }
 
-/// Fills `info.response` with this head.
+/// Fills `info.response` with this head, to which it adds what a body needs.
 pub fn finish(info: &mut StreamInfo, mut head: Head, body: Bytes) -> Reply {
     info.local_reply = true;
-    let mut length = itoa::Buffer::new();
-    let length = length.format(body.len());
-    head.append(HeaderId::ContentLength, length.as_bytes());
+    if !body.is_empty() {
+        let mut length = itoa::Buffer::new();
+        let length = length.format(body.len());
+        head.append(HeaderId::ContentLength, length.as_bytes());
+        head.append(HeaderId::ContentType, b"text/plain");
+    }
     *info.response = head;
     Reply { body }
 }
@@ -164,7 +166,11 @@ fn proxy_status(info: &StreamInfo, failure: &Failure, error: &str) -> String {
     };
     let hop = &info.downstream.listener.def.name;
     let mut value = format!("\"anyam {}\"; error={error}; side={side}", quoted(hop));
-    if let Some(endpoint) = &info.endpoint {
+    // Addresses are for the app itself and for peers in the mesh.
+    if let Some(endpoint) = &info.endpoint
+        && gives_reasons(info)
+        && (is_authenticated(info) || info.downstream.listener.def.direction == Direction::Outbound)
+    {
         value.push_str(&format!("; next-hop=\"{}\"", endpoint.address));
     }
     if info.attempts > 0 {
@@ -187,15 +193,16 @@ fn quoted(text: &str) -> String {
     safe
 }
 
-/// Envoy's mapping of HTTP statuses to gRPC's.
-pub fn grpc_code(status: u16) -> u8 {
+/// Envoy's mapping of HTTP statuses to gRPC's. `names_timeouts`: a time that has passed is
+/// DEADLINE_EXCEEDED; Envoy's UNAVAILABLE has clients send again what an app may have processed.
+pub fn grpc_code(status: u16, names_timeouts: bool) -> u8 {
     match status {
+        408 | 504 if names_timeouts => 4,
         400 => 13,
         401 => 16,
         403 => 7,
         404 => 12,
-        408 | 504 => 4,
-        429 | 502 | 503 => 14,
+        429 | 502..=504 => 14,
         _ => 2,
     }
 }

@@ -4,7 +4,8 @@
 //!   authority, normalised; [`plan`] with [`matching`]: the request's route
 //! - `redirect`, `rewrite`: the route's changes to the request; `deadline`, `timeout`: how long it
 //!   may take; `hash`: what chooses its endpoint
-//! - `local_reply`: responses that the proxy makes for an [`error`]; `refuse`: without a request
+//! - `local_reply`: responses that the proxy makes for an [`error`], with `reply_text`; `refuse`: without
+//!   a request
 //! - [`stream_info`]: the record of a request, for logs, metrics and taps
 
 pub(crate) mod client_cert;
@@ -18,6 +19,7 @@ pub mod matching;
 pub mod plan;
 pub(super) mod redirect;
 pub(super) mod refuse;
+mod reply_text;
 mod request_id;
 pub(crate) mod response;
 pub(super) mod rewrite;

@@ -21,15 +21,16 @@ pub fn finish_response(info: &mut StreamInfo, date: &DateCache) {
         manager,
         ..
     } = info;
+    // In Envoy's order.
+    if !response.has(HeaderId::Date) {
+        date.now(|now| response.append(HeaderId::Date, now));
+    }
     match &manager.server_header {
         ServerHeader::Overwrite(name) => response.set(HeaderId::Server, name.as_bytes()),
         ServerHeader::AppendIfAbsent(name) if !response.has(HeaderId::Server) => {
             response.append(HeaderId::Server, name.as_bytes());
         }
         ServerHeader::AppendIfAbsent(_) | ServerHeader::PassThrough => {}
-    }
-    if !response.has(HeaderId::Date) {
-        date.now(|now| response.append(HeaderId::Date, now));
     }
     if let Some(via) = &manager.via {
         append_to_list(response, HeaderId::Via, via.as_bytes());

@@ -1,4 +1,5 @@
-//! A route's changes to the request sent upstream: path, host, and the expected time-out.
+//! A route's changes to the request sent upstream: path and host, after its header edits; and what the
+//! upstream is told of attempts and time.
 
 use std::time::Duration;
 
@@ -6,7 +7,24 @@ use super::stream_info::StreamInfo;
 use crate::config::route::{
     HostRewrite, PathMatch, PathRewrite, Route, RouteAction, WeightedCluster,
 };
-use crate::message::head::HeaderId;
+use crate::message::head::{Head, HeaderId};
+
+/// Says how long the upstream may take, and, where that is configured, which attempt this is.
+pub fn announce(info: &mut StreamInfo, timeout: Option<Duration>) {
+    if let Some(timeout) = timeout {
+        let mut buffer = itoa::Buffer::new();
+        let millis = buffer.format(timeout.as_millis());
+        let id = HeaderId::XEnvoyExpectedRqTimeoutMs;
+        info.request.set(id, millis.as_bytes());
+    }
+    // Set again by each attempt, at the same place.
+    if info
+        .virtual_host()
+        .is_some_and(|host| host.include_attempt_count)
+    {
+        info.request.set(HeaderId::XEnvoyAttemptCount, b"1");
+    }
+}
 
 /// Rewrites path and host.
 pub fn request(
@@ -14,13 +32,24 @@ pub fn request(
     route: &Route,
     forward: &RouteAction,
     weighted: Option<&WeightedCluster>,
-    timeout: Option<Duration>,
 ) {
     if let Some(path) = path(&forward.rewrite, &route.matches.path, info) {
         let original = info.request.path_and_query().to_vec();
         info.request.set(HeaderId::XEnvoyOriginalPath, &original);
         info.request.set_path_and_query(&path);
     }
+    if let Some(host) = host(info, forward, weighted) {
+        authority(&mut info.request, &host, forward);
+    }
+}
+
+/// The rewritten host; `None`: unchanged, or, by `auto_host_rewrite`, that of an endpoint which is not
+/// known yet.
+fn host(
+    info: &StreamInfo,
+    forward: &RouteAction,
+    weighted: Option<&WeightedCluster>,
+) -> Option<Vec<u8>> {
     let host = match (
         weighted.and_then(|w| w.host_rewrite.as_deref()),
         &forward.host_rewrite,
@@ -43,22 +72,19 @@ pub fn request(
                 .replace(info.request.path(), substitution.as_bytes())
                 .into_owned(),
         ),
-        // The endpoint is not known yet; see the attempt.
         (None, HostRewrite::Auto | HostRewrite::None) => None,
     };
-    if let Some(host) = host.filter(|host| !host.is_empty()) {
-        if forward.append_x_forwarded_host {
-            let original = info.request.authority().to_vec();
-            info.request.append(HeaderId::XForwardedHost, &original);
-        }
-        info.request.set_authority(&host);
+    host.filter(|host| !host.is_empty())
+}
+
+/// Sets another host, and keeps the one that came.
+pub fn authority(head: &mut Head, host: &[u8], forward: &RouteAction) {
+    let original = head.authority().to_vec();
+    if forward.append_x_forwarded_host {
+        head.append(HeaderId::XForwardedHost, &original);
     }
-    if let Some(timeout) = timeout {
-        let mut buffer = itoa::Buffer::new();
-        let millis = buffer.format(timeout.as_millis());
-        let id = HeaderId::XEnvoyExpectedRqTimeoutMs;
-        info.request.set(id, millis.as_bytes());
-    }
+    head.set(HeaderId::XEnvoyOriginalHost, &original);
+    head.set_authority(host);
 }
 
 /// Whether [`request`], or the attempt, may change path or host.

@@ -14,7 +14,7 @@ mod fault;
 mod header_mutation;
 mod local_ratelimit;
 pub mod side;
-mod upstream;
+pub mod upstream;
 
 use serde_json::{Value, json};
 

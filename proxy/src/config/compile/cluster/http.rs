@@ -261,6 +261,7 @@ fn compose(
         protocol: codecs.protocol,
         http1: UpstreamHttp1 {
             preserve_case: http1.preserve_case,
+            forward_reason: http1.forward_reason,
         },
         http2: http2_options(at.field("http2_protocol_options"), codecs.http2)?,
         idle_timeout: timeout(

@@ -115,6 +115,7 @@ pub fn listener(
             backlog: u32_or(tcp_backlog_size, BACKLOG),
             access_log: http::logs(compiler, at, access_log)?,
             declared_by: m.metadata.as_ref().and_then(values::declared_by),
+            gives_reasons: m.metadata.as_ref().is_some_and(values::gives_reasons),
             metrics,
             secrets: scope.fetches.secrets,
             initial_fetch_timeout: scope.fetches.initial_fetch_timeout,

@@ -57,20 +57,27 @@ pub fn http1_options(
         use_balsa_parser,
         allow_custom_methods
     );
+    let formatter = match header_key_format {
+        Some(m) => Some(formatter(at.field("header_key_format"), m)?),
+        None => None,
+    };
     Ok(Http1Options {
         accept_http_10: *accept_http_10,
         allow_absolute_url: bool_or(allow_absolute_url, true),
-        preserve_case: match header_key_format {
-            Some(m) => preserve_case(at.field("header_key_format"), m)?,
-            None => false,
-        },
+        preserve_case: formatter.is_some(),
+        forward_reason: formatter.is_some_and(|formatter| formatter.forward_reason),
     })
 }
 
-fn preserve_case(
+/// Header names keep their spelling.
+struct PreserveCase {
+    forward_reason: bool,
+}
+
+fn formatter(
     at: At<'_>,
     m: &pb::http1_protocol_options::HeaderKeyFormat,
-) -> Result<bool, CompileError> {
+) -> Result<PreserveCase, CompileError> {
     use pb::http1_protocol_options::header_key_format::HeaderFormat as Format;
     let pb::http1_protocol_options::HeaderKeyFormat { header_format } = m;
     match required!(at, header_format) {
@@ -89,8 +96,9 @@ fn preserve_case(
                 return unknown_type(at, any);
             };
             unsupported!(inner, formatter_type_on_envoy_headers);
-            ignored!("reason phrases are always relayed", forward_reason_phrase);
-            Ok(true)
+            Ok(PreserveCase {
+                forward_reason: *forward_reason_phrase,
+            })
         }
     }
 }

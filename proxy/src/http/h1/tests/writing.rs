@@ -150,6 +150,7 @@ fn names_are_in_lower_case_without_preserve_case() {
         HeadLimits::default(),
         Spelling {
             preserve_case: false,
+            forward_reason: false,
         },
     );
     let mut out = Out::new();
