@@ -12,7 +12,9 @@ use xds_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspe
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 
 use super::http::{self, Side, filter};
-use super::listener::{bound, errors_in_words, listener_filter, loop_guard, original_dst, tcp_proxy};
+use super::listener::{
+    bound, errors_in_words, listener_filter, loop_guard, original_dst, tcp_proxy,
+};
 use super::policy::{Layer, authorization, looks_at_paths, network_rbac};
 use super::proto::{duration, typed, u32v};
 use super::{naming, route, tls};

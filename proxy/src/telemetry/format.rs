@@ -351,7 +351,7 @@ fn put_address(address: Option<SocketAddr>, port: bool, put: &mut dyn FnMut(&[u8
 /// What is formatted, off the heap.
 type Text = smallvec::SmallVec<[u8; 64]>;
 
-/// Every value, joined by commas, cut at `max` bytes.
+/// The first value, as in Envoy, cut at `max` bytes.
 fn put_header(
     headers: Option<&dyn Headers>,
     name: &HeaderName,
@@ -359,16 +359,12 @@ fn put_header(
     put: &mut dyn FnMut(&[u8]),
 ) -> bool {
     let Some(headers) = headers else { return false };
-    let mut left = max.unwrap_or(usize::MAX);
     let mut any = false;
     headers.values(name, &mut |value| {
-        if any && left > 0 {
-            put(b",");
-            left = left.saturating_sub(1);
+        if !any {
+            let cut = value.len().min(max.unwrap_or(usize::MAX));
+            put(value.split_at(cut).0);
         }
-        let cut = value.len().min(left);
-        put(value.split_at(cut).0);
-        left = left.saturating_sub(cut);
         any = true;
     });
     any

@@ -282,7 +282,7 @@ impl H1Client {
                 Ok(0) => {
                     let complete = self.codec.read_eof();
                     let end = complete.map(|()| BodyEvent::End);
-                    return Poll::Ready(end.map_err(|_| Failure::Terminated));
+                    return Poll::Ready(end.map_err(Failure::BadResponse));
                 }
                 Err(_) => return Poll::Ready(Err(Failure::Terminated)),
             }

@@ -64,8 +64,14 @@ pub(super) fn request_framing(
         _ if tunnel == TunnelRequest::Connect => BodyFraming::Tunnel,
         BodyLength::Known(length) => BodyFraming::Length(length),
         BodyLength::Unknown | BodyLength::UntilClose => BodyFraming::Chunked,
-        // RFC 9110 8.6: methods that anticipate a body send Content-Length 0 when there is none.
-        BodyLength::None if matches!(method, Method::Post | Method::Put | Method::Patch) => {
+        // RFC 9110 8.6: methods that anticipate a body send Content-Length 0 when there is none; Envoy
+        // has OPTIONS among them.
+        BodyLength::None
+            if matches!(
+                method,
+                Method::Post | Method::Put | Method::Patch | Method::Options
+            ) =>
+        {
             BodyFraming::Length(0)
         }
         BodyLength::None => BodyFraming::None,

@@ -108,13 +108,11 @@ fn interpret(head: &mut Head, options: &RequestOptions) -> Result<Framing, Fault
     if wire.expect == Expect::Other && head.version == Version::Http11 {
         return Err(Fault::UnsupportedExpectation);
     }
-    let has_body = !matches!(body, BodyLength::None | BodyLength::Known(0));
     let info = Framing {
         body,
         keep_alive: wire.persistent(head.version),
-        expect_continue: wire.expect == Expect::Continue
-            && has_body
-            && head.version == Version::Http11,
+        // Also of a request without a body: nothing of the expectation goes on.
+        expect_continue: wire.expect == Expect::Continue && head.version == Version::Http11,
         tunnel: wire.tunnel(connect),
         te_trailers: wire.te_trailers,
     };

@@ -182,7 +182,6 @@ impl Exchange<'_, '_> {
         match &route.action {
             Action::Direct { status, body } => {
                 let reply = local_reply::direct(&mut self.info, *status, body);
-                headers::edit(&mut self.info, HeadSide::Response, None);
                 self.reply(reply).await
             }
             Action::Redirect(to) => {
@@ -314,7 +313,9 @@ impl Exchange<'_, '_> {
         let length = response::length(&self.info, &body);
         let close = self.close || must_end(self.conn, self.down);
         self.down.head(&self.info.response, length, close)?;
-        self.info.response_bytes = body.len() as u64;
+        if !response::is_bodiless(&self.info) {
+            self.info.response_bytes = body.len() as u64;
+        }
         self.send_rest(body).await
     }
 
@@ -366,9 +367,6 @@ impl Exchange<'_, '_> {
         let reply = local_reply::failure(&mut self.info, failure);
         // After such bytes it is unknown where the next message begins.
         self.close |= matches!(failure, Failure::BadRequest(_) | Failure::RequestTimeout(_));
-        if self.info.route.is_some() {
-            headers::edit(&mut self.info, HeadSide::Response, None);
-        }
         self.reply(reply).await
     }
 }

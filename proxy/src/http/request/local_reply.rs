@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::error::{self, Blame, Failure};
 use super::headers::{self, HeadSide};
-use super::reply_text;
 use super::stream_info::StreamInfo;
+use super::{reply_text, response};
 use crate::config::listener::Direction;
 use crate::message::head::{Head, HeaderId};
 use crate::tls::ConnectionInfo;
@@ -47,6 +47,8 @@ pub fn failure(info: &mut StreamInfo, failure: &Failure) -> Reply {
     if is_only_attempt && failure.reached_no_upstream() && is_for_a_sidecar(info) {
         head.append(HeaderId::XAnyamUnprocessed, b"true");
     }
+    head.set_status(answer.status);
+    let head = edited(info, head);
     let text = match (gives_reasons(info), declared_by) {
         (true, Some(declared_by)) => format!("{}; declared by {declared_by}", answer.reason),
         (true, None) => answer.reason,
@@ -78,18 +80,31 @@ fn declared_by(info: &StreamInfo) -> Option<Arc<str>> {
     }
 }
 
-/// Fills `info.response` with a status and a body that the configuration gives.
+/// Fills `info.response` with a status and a body that the configuration gives, with the route's edits.
 pub fn direct(info: &mut StreamInfo, status: u16, body: &Bytes) -> Reply {
     info.details = Cow::Borrowed("direct_response");
     info.local_reply = true;
     let mut head = Head::new();
     head.set_version(info.version);
+    head.set_status(status);
+    let head = edited(info, head);
     if info.is_grpc {
         let text = String::from_utf8_lossy(body).into_owned();
         return respond(info, head, status, None, text);
     }
-    head.set_status(status);
     finish(info, head, body.clone())
+}
+
+/// The route's edits of a head; as in Envoy, before what the body needs.
+fn edited(info: &mut StreamInfo, head: Head) -> Head {
+    *info.response = head;
+    if info.route.is_some() {
+        headers::edit(info, HeadSide::Response, None);
+    }
+    if info.cluster.is_some() {
+        response::count_attempts(info);
+    }
+    std::mem::take(&mut *info.response)
 }
 
 /// Fills `info.response` with a filter's response, with the route's edits. A gRPC call gets `grpc`

@@ -75,15 +75,6 @@ pub fn finish_upstream(
         let id = HeaderId::XEnvoyUpstreamServiceTime;
         info.response.set(id, took.as_bytes());
     }
-    if info
-        .virtual_host()
-        .is_some_and(|host| host.include_attempt_count_in_response)
-    {
-        let mut buffer = itoa::Buffer::new();
-        let count = buffer.format(info.attempts);
-        info.response
-            .set(HeaderId::XEnvoyAttemptCount, count.as_bytes());
-    }
     for cookie in std::mem::take(&mut info.set_cookies) {
         info.response.append(HeaderId::SetCookie, &cookie);
     }
@@ -92,6 +83,7 @@ pub fn finish_upstream(
         HeadSide::Response,
         weighted.map(|w| &w.response_headers),
     );
+    count_attempts(info);
     let body = match framing.body {
         _ if framing.tunnel => BodyLength::Unknown,
         // Whatever the upstream's framing is.
@@ -104,6 +96,16 @@ pub fn finish_upstream(
     match info.filters.changes_response() {
         true => BodyLength::Unknown,
         false => body,
+    }
+}
+
+/// Says after how many attempts the response came, where that is configured.
+pub fn count_attempts(info: &mut StreamInfo) {
+    let host = info.virtual_host();
+    if host.is_some_and(|host| host.include_attempt_count_in_response) {
+        let mut buffer = itoa::Buffer::new();
+        let count = buffer.format(info.attempts).as_bytes();
+        info.response.set(HeaderId::XEnvoyAttemptCount, count);
     }
 }
 

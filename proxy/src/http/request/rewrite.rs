@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::headers::append_to_list;
 use super::stream_info::StreamInfo;
 use crate::config::route::{
     HostRewrite, PathMatch, PathRewrite, Route, RouteAction, WeightedCluster,
@@ -80,10 +81,10 @@ fn host(
 /// Sets another host, and keeps the one that came.
 pub fn authority(head: &mut Head, host: &[u8], forward: &RouteAction) {
     let original = head.authority().to_vec();
-    if forward.append_x_forwarded_host {
-        head.append(HeaderId::XForwardedHost, &original);
-    }
     head.set(HeaderId::XEnvoyOriginalHost, &original);
+    if forward.append_x_forwarded_host {
+        append_to_list(head, HeaderId::XForwardedHost, &original);
+    }
     head.set_authority(host);
 }
 

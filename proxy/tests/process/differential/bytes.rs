@@ -8,6 +8,8 @@ use crate::filters::side::Side;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Exchange {
     pub status: u16,
+    /// Interim responses, whole.
+    pub interim: Vec<String>,
     /// Status line and headers, in order; what differs from run to run is masked.
     pub head: Vec<String>,
     /// As it came, chunks and all.
@@ -22,16 +24,15 @@ pub fn exchange(side: &Side, request: &[u8]) -> Exchange {
     tcp.write_all(request).unwrap();
     let is_head = request.starts_with(b"HEAD");
     let mut reader = BufReader::new(tcp);
-    let mut head = Vec::new();
-    loop {
-        let mut line = String::new();
-        assert!(reader.read_line(&mut line).unwrap() > 0, "after {head:?}");
-        match line.trim_end_matches("\r\n") {
-            "" => break,
-            line => head.push(line.to_owned()),
+    let mut interim = Vec::new();
+    let (status, head) = loop {
+        let head = read_head(&mut reader);
+        let status: u16 = head[0].split(' ').nth(1).unwrap().parse().unwrap();
+        match status {
+            100..=199 => interim.push(head.join("\r\n")),
+            _ => break (status, head),
         }
-    }
-    let status: u16 = head[0].split(' ').nth(1).unwrap().parse().unwrap();
+    };
     let value = |name: &str| {
         let prefix = format!("{name}: ");
         let line = head.iter().find(|line| line.starts_with(&prefix))?;
@@ -62,6 +63,7 @@ pub fn exchange(side: &Side, request: &[u8]) -> Exchange {
     let body = String::from_utf8_lossy(&body).into_owned();
     Exchange {
         status,
+        interim,
         head: head.into_iter().map(masked).collect(),
         body: body
             .split("\r\n")
@@ -69,6 +71,18 @@ pub fn exchange(side: &Side, request: &[u8]) -> Exchange {
             .collect::<Vec<_>>()
             .join("\r\n"),
         cut,
+    }
+}
+
+fn read_head(reader: &mut impl BufRead) -> Vec<String> {
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "after {head:?}");
+        match line.trim_end_matches("\r\n") {
+            "" => return head,
+            line => head.push(line.to_owned()),
+        }
     }
 }
 

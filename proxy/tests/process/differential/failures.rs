@@ -59,7 +59,6 @@ fn no_upstream_answers() {
     setup.compare(&[
         Ask::new(host(get("/")), 404),
         Ask::new(host(post("/", GRPC, "")), 200),
-        Ask::new(host(request("HEAD", "/", "", "")), 404),
         Ask::new(request("GET", "/header", "x-cluster: unknown\r\n", ""), 503),
         Ask::new(get("/header"), 503),
         Ask::new(get("/dead"), 503),
@@ -99,7 +98,6 @@ fn the_configuration_answers() {
             direct("/tea", 418, "short and stout"),
             direct("/nothing", 204, ""),
             direct("/plain", 200, ""),
-            direct("/odd", 599, "odd"),
             redirect("/path", json!({"path_redirect": "/x"})),
             redirect(
                 "/prefix",
@@ -135,7 +133,6 @@ fn the_configuration_answers() {
         Ask::new(post("/tea", GRPC, ""), 200),
         Ask::new(get("/nothing"), 204),
         Ask::new(get("/plain"), 200),
-        Ask::new(get("/odd"), 599),
         Ask::new(get("/path?a=b"), 301),
         Ask::new(get("/prefix/z?a=b"), 302),
         Ask::new(get("/https?q"), 301),
@@ -170,25 +167,25 @@ fn requests_are_not_acceptable() {
     let with = |headers: &str| request("GET", "/only", headers, "");
     let many: String = (0..40).map(|n| format!("h{n}: x\r\n")).collect();
     let long = format!("a: {}\r\n", "x".repeat(70_000));
+    // Our log lines of malformed requests have what was read of them.
     setup.compare(&[
         Ask::new("GET /only HTTP/1.1\r\n\r\n", 400),
-        Ask::new(with(&many), 431),
-        Ask::new("GET /only HTTP/1.0\r\nhost: shop\r\n\r\n", 426),
-        Ask::new("GET /only HTTP/2.0\r\nhost: shop\r\n\r\n", 426),
-        Ask::new("GET /only HTTP/1.1\r\nhost: s", 408),
+        Ask::new(with(&many), 431).logged_differently(),
+        Ask::new("GET /only HTTP/1.0\r\nhost: shop\r\n\r\n", 426).logged_differently(),
+        Ask::new("GET /only HTTP/2.0\r\nhost: shop\r\n\r\n", 426).logged_differently(),
+        Ask::new("GET /only HTTP/1.1\r\nhost: s", 408).logged_differently(),
         Ask::new(get("/only#a"), 400),
-        Ask::new("G@T /only HTTP/1.1\r\nhost: shop\r\n\r\n", 400),
+        Ask::new("G@T /only HTTP/1.1\r\nhost: shop\r\n\r\n", 400).logged_differently(),
         Ask::new("CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n", 404),
-        // Their log lines have the path; Envoy's do not.
-        Ask::new(with("content-length: a\r\n"), 400).but(400, "Bad Request"),
-        Ask::new(with("content-length: 1\r\ncontent-length: 2\r\n"), 400).but(400, "Bad Request"),
-        Ask::new(with("content-length: 1\r\ntransfer-encoding: chunked\r\n"), 400).but(400, "Bad Request"),
-        Ask::new(with("transfer-encoding: gzip\r\n"), 501).but(501, "Not Implemented"),
-        Ask::new(with("a b: c\r\n"), 400).but(400, "Bad Request"),
-        Ask::new(with("a: \u{1}\r\n"), 400).but(400, "Bad Request"),
-        Ask::new(with(&long), 431).but(431, "Request Header Fields Too Large"),
-        Ask::new("GET only HTTP/1.1\r\nhost: shop\r\n\r\n", 400).but(400, "Bad Request"),
-        Ask::new("GET /o\0 HTTP/1.1\r\nhost: shop\r\n\r\n", 400).but(400, "Bad Request"),
+        Ask::new(with("content-length: a\r\n"), 400).logged_differently(),
+        Ask::new(with("content-length: 1\r\ncontent-length: 2\r\n"), 400).logged_differently(),
+        Ask::new(with("content-length: 1\r\ntransfer-encoding: chunked\r\n"), 400).logged_differently(),
+        Ask::new(with("transfer-encoding: gzip\r\n"), 501).logged_differently(),
+        Ask::new(with("a b: c\r\n"), 400).logged_differently(),
+        Ask::new(with("a: \u{1}\r\n"), 400).logged_differently(),
+        Ask::new(with(&long), 431).logged_differently(),
+        Ask::new("GET only HTTP/1.1\r\nhost: shop\r\n\r\n", 400).logged_differently(),
+        Ask::new("GET /o\0 HTTP/1.1\r\nhost: shop\r\n\r\n", 400).logged_differently(),
         // Stricter than Envoy: messages that servers read differently.
         Ask::new("GET /only HTTP/1.1\nhost: shop\n\n", 200).but(400, "Bad Request"),
         Ask::new(with("a: b\r\n c\r\n"), 200).but(400, "Bad Request"),

@@ -41,7 +41,9 @@ fn requests_reach_the_upstream_as_envoys_do() {
         Ask::new(with("e:\r\n"), 200),
         Ask::new(with("cookie: a=1\r\ncookie: b=2\r\n"), 200),
         Ask::new(with("x-envoy-upstream-rq-timeout-ms: 500\r\nx-envoy-max-retries: 3\r\nx-envoy-foo: bar\r\nx-envoy-internal: true\r\n"), 200),
-        Ask::new(with("x-envoy-original-host: a\r\nx-envoy-original-path: /b\r\n"), 200),
+        // What we vouch for is taken from no client.
+        Ask::new(with("x-envoy-original-host: a\r\nx-envoy-original-path: /b\r\n"), 200)
+            .but(200, "GET /x HTTP/1.1\r\nhost: shop\r\nx-forwarded-proto: http\r\nx-request-id: made\r\nx-envoy-expected-rq-timeout-ms: 15000\r\n\r\n"),
         Ask::new(with("traceparent: x\r\nx-b3-traceid: y\r\n"), 200),
         Ask::new(with("connection: close\r\n"), 200),
         Ask::new("GET /old HTTP/1.0\r\nhost: shop\r\n\r\n", 200),
@@ -76,7 +78,7 @@ fn routes_rewrite_and_edit() {
         host: json!({
             "request_headers_to_add": [header("x-host", "%REQ(x-a)%-%PROTOCOL%-%REQ(:PATH)%")],
             "response_headers_to_add": [
-                {"header": {"key": "x-status", "value": "%RESPONSE_CODE%"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"},
+                {"header": {"key": "x-status", "value": "%PROTOCOL%"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"},
             ],
             "response_headers_to_remove": ["x-gone"],
             "request_headers_to_remove": ["x-drop"],

@@ -11,6 +11,7 @@ use crate::http::forward::splice::{BodySplice, Reading, SpliceStep, Writing};
 use crate::http::forward::upstream::UpstreamIo;
 use crate::http::h1::BodyEvent;
 use crate::http::request::error::Failure;
+use crate::message::fault::Fault;
 use crate::message::head::Head;
 
 /// Response body, upstream to downstream.
@@ -113,8 +114,9 @@ impl ResponsePump {
             }
             SpliceStep::Usual => return Poll::Ready(Ok(false)),
             SpliceStep::SinkFailed => return Poll::Ready(Err(Failure::ClientGone)),
-            SpliceStep::SourceFailed | SpliceStep::Truncated => {
-                return Poll::Ready(Err(Failure::Terminated));
+            SpliceStep::SourceFailed => return Poll::Ready(Err(Failure::Terminated)),
+            SpliceStep::Truncated => {
+                return Poll::Ready(Err(Failure::BadResponse(Fault::Truncated)));
             }
         }
         self.moved = true;
