@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyam_proxy::bug;
 use anyam_proxy::config::cluster::Thresholds;
 use anyam_proxy::config::cluster::{
-    ClusterDef, Discovery, LbPolicy, Transport, TransportMatch, UpstreamHttp1, UpstreamProtocol,
+    ClusterDef, Discovery, LbPolicy, Transport, TransportMatch, UpstreamProtocol,
 };
 use anyam_proxy::config::endpoint::HealthStatus;
 use anyam_proxy::config::http::HttpConnectionManager;
@@ -42,7 +42,7 @@ use crate::front::accept;
 use crate::logs::{Logs, telemetry};
 use crate::panicked;
 pub use crate::settings::route;
-use crate::settings::{forward, http2, manager};
+use crate::settings::{forward, http1, http2, manager};
 
 /// A tap's time.
 const LONG: Duration = Duration::from_secs(3600);
@@ -139,10 +139,7 @@ impl Setup {
             secrets: Vec::new(),
             initial_fetch_timeout: None,
             protocol: self.protocol,
-            http1: UpstreamHttp1 {
-                preserve_case: true,
-                forward_reason: true,
-            },
+            http1: http1(),
             http2: http2(),
             idle_timeout: Some(Duration::from_secs(3600)),
             max_connection_duration: None,

@@ -36,7 +36,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (
         "POST / HTTP/1.1\r\nTransfer-Encoding: chunked, identity\r\n",
         "0\r\n\r\n",
-        "400",
+        "501",
     ),
     (
         "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n",
@@ -51,7 +51,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("GET / HTTP/1.1\r\nHost: other\r\n", "", "400"),
     ("GET /#fragment HTTP/1.1\r\n", "", "400"),
     ("GET ftp://shop/ HTTP/1.1\r\n", "", "400"),
-    ("GET / HTTP/2.0\r\n", "", "505"),
+    ("GET / HTTP/2.0\r\n", "", "426"),
     ("GET / HTTP/1.1\r\nExpect: miracles\r\n", "", "417"),
     ("CONNECT shop HTTP/1.1\r\n", "", "400"),
     (

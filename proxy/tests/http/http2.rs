@@ -189,7 +189,7 @@ async fn grpc_time_limits_of_the_client_count_where_the_route_says_so() {
         .body(())
         .unwrap();
     let (answer, _) = client.send_request(head, true).unwrap();
-    assert_eq!(answer.await.unwrap().headers()["grpc-status"], "4");
+    assert_eq!(answer.await.unwrap().headers()["grpc-status"], "14");
 }
 
 #[tokio::test(flavor = "multi_thread")]

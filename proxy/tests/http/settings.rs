@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use anyam_proxy::config::cluster::UpstreamHttp1;
 use anyam_proxy::config::filter::{
     FaultInjection, FaultPart, FilterConfig, FilterName, FilterNames, HttpFilter, Percent,
     RouteRateLimits,
@@ -142,6 +143,13 @@ pub fn delay(time: Duration, active: Arc<AtomicU32>) -> FaultInjection {
         max_active: None,
         metadata: Object::default(),
         active,
+    }
+}
+
+pub fn http1() -> UpstreamHttp1 {
+    UpstreamHttp1 {
+        preserve_case: true,
+        forward_reason: true,
     }
 }
 

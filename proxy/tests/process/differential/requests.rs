@@ -60,8 +60,8 @@ fn requests_reach_the_upstream_as_envoys_do() {
     ]);
 }
 
-#[test]
-fn routes_rewrite_and_edit() {
+/// Routes that change what they forward.
+fn rewriting() -> Setup {
     let edited = |prefix: &str, more: serde_json::Value| {
         let mut route = route(prefix, json!({"cluster": "app"}));
         super::extend(&mut route, &more);
@@ -74,7 +74,7 @@ fn routes_rewrite_and_edit() {
     };
     let regex =
         |pattern: &str, to: &str| json!({"pattern": {"regex": pattern}, "substitution": to});
-    let setup = Setup {
+    Setup {
         host: json!({
             "request_headers_to_add": [header("x-host", "%REQ(x-a)%-%PROTOCOL%-%REQ(:PATH)%")],
             "response_headers_to_add": [
@@ -121,9 +121,13 @@ fn routes_rewrite_and_edit() {
             action("/", json!({})),
         ]),
         clusters: vec![cluster("app", &[scripted()], &json!({}))],
-    };
+    }
+}
+
+#[test]
+fn routes_rewrite_and_edit() {
     let with = |path: &str, headers: &str| request("GET", path, headers, "");
-    setup.compare(&[
+    rewriting().compare(&[
         Ask::new(get("/edited"), 200),
         Ask::new(with("/edited", "x-a: one\r\nx-drop: two\r\n"), 200),
         Ask::new(get("/absent"), 200),

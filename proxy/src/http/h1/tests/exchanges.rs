@@ -202,7 +202,7 @@ fn answers_to_no_request_end_the_connection() {
     assert_eq!(fault, Err(Fault::BareLineFeed));
     assert_eq!(
         server.answer(400),
-        "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
     );
     assert!(!server.next() && server.head().is_none());
 }

@@ -212,9 +212,9 @@ fn expectations() {
     );
     assert_eq!(
         put("1.1", "100-continue", "Content-Length: 0\r\n"),
-        Ok(Some(false))
+        Ok(Some(true))
     );
-    assert_eq!(put("1.1", "100-continue", ""), Ok(Some(false)));
+    assert_eq!(put("1.1", "100-continue", ""), Ok(Some(true)));
     assert_eq!(
         put("1.0", "100-continue", "Content-Length: 1\r\n"),
         Ok(Some(false))
