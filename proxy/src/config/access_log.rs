@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::matcher::HeaderMatch;
+
 /// One access log: where to, in which format, which requests.
 pub struct AccessLog {
     pub sink: Arc<crate::log_sink::Sink>,
@@ -35,11 +37,48 @@ pub enum JsonValue {
 
 /// envoy.config.accesslog.v3.AccessLogFilter, the supported part.
 pub enum LogFilter {
-    StatusAtLeast(u16),
+    Status(Comparison),
+    /// Milliseconds.
+    Duration(Comparison),
     /// Any flag when empty.
     ResponseFlags(Vec<Box<str>>),
+    /// Of the request.
+    Header(Box<HeaderMatch>),
+    GrpcStatus {
+        /// By their numbers.
+        statuses: Vec<i32>,
+        /// Those that are not listed.
+        exclude: bool,
+    },
     And(Vec<LogFilter>),
     Or(Vec<LogFilter>),
+}
+
+/// envoy.config.accesslog.v3.ComparisonFilter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Comparison {
+    pub op: ComparisonOp,
+    pub value: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComparisonOp {
+    Equal,
+    AtLeast,
+    AtMost,
+    NotEqual,
+}
+
+impl Comparison {
+    pub fn holds(self, value: u128) -> bool {
+        let own = u128::from(self.value);
+        match self.op {
+            ComparisonOp::Equal => value == own,
+            ComparisonOp::AtLeast => value >= own,
+            ComparisonOp::AtMost => value <= own,
+            ComparisonOp::NotEqual => value != own,
+        }
+    }
 }
 
 /// A format string: literal text and command operators (`%RESPONSE_CODE%`).
@@ -71,6 +110,8 @@ pub enum Operator {
     UpstreamHost,
     UpstreamLocalAddress,
     UpstreamTransportFailureReason,
+    /// Only known while the body of a local reply is made.
+    LocalReplyBody,
     UpstreamRequestAttemptCount,
     DownstreamRemoteAddress {
         port: bool,

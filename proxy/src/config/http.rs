@@ -56,8 +56,11 @@ pub struct HttpConnectionManager {
     pub max_request_headers_bytes: usize,
     /// Envoy's default is 100.
     pub max_headers_count: usize,
+    pub underscores: UnderscoresInNames,
     pub http1: Http1Options,
     pub http2: Http2Options,
+    /// `None`: they stay as they are.
+    pub local_replies: Option<Box<LocalReplies>>,
     /// Beyond Envoy, set by our own control plane: sends `proxy-status` (RFC 9209).
     pub proxy_status: bool,
 }
@@ -68,6 +71,17 @@ impl HttpConnectionManager {
         let rules = |filter: &HttpFilter| matches!(filter.config, FilterConfig::Rbac(_));
         self.filters.iter().any(rules)
     }
+}
+
+/// What becomes of headers whose names have an underscore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnderscoresInNames {
+    /// Names that spell one which the proxy vouches for are dropped all the same.
+    #[default]
+    Allow,
+    Drop,
+    /// 400.
+    Reject,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //!   named as in the control plane's `translate/` and in `compile/`
 //! - `filter`: HTTP filters, and the routes' overrides of them
 //! - `hash`: how requests are hashed for balancing
-//! - `access_log`: compiled formats; `outlier`: settings of outlier detection
+//! - `access_log`: compiled formats; `local_reply`: changes of responses made here; `outlier`: settings of outlier detection
 //! - `name`: DNS names of the mesh; `cidr`: ranges of addresses
 //! - `demand`: on-demand discovery, requested by the data path
 //! - `compile`: protobuf → these types; nothing else here uses protobufs
@@ -23,6 +23,7 @@ pub mod filter;
 pub mod hash;
 pub mod http;
 pub mod listener;
+pub mod local_reply;
 pub mod name;
 pub mod outlier;
 pub mod policy;

@@ -32,6 +32,7 @@ pub struct RouteTable {
 
 pub struct VirtualHost {
     pub name: Name,
+    /// The first redirects to `https` where the host has `require_tls`.
     pub routes: Vec<Arc<Route>>,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
@@ -62,6 +63,16 @@ pub struct RouteMatch {
     pub grpc: bool,
     /// Share of requests in parts per million; `None`: all.
     pub fraction: Option<u32>,
+    /// Only requests that came without TLS: see [`VirtualHost::routes`].
+    pub plaintext: Option<PlaintextRequests>,
+}
+
+/// Requests whose `x-forwarded-proto` is not `https`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlaintextRequests {
+    All,
+    /// Those that no internal client sent (`x-envoy-internal`).
+    External,
 }
 
 pub enum PathMatch {
@@ -182,6 +193,8 @@ pub struct Redirect {
     pub scheme: Option<Box<str>>,
     pub host: Option<Box<str>>,
     pub port: Option<u16>,
+    /// The request's port stays, whatever it is.
+    pub keeps_port: bool,
     pub path: PathRewrite,
     pub strip_query: bool,
 }

@@ -58,6 +58,7 @@ faults! {
     SpaceBeforeColon = (400, "http1.codec_error", "White space stands between a header's name and its colon."),
     InvalidName = (400, "http1.codec_error", "A header's name is not a token."),
     InvalidValue = (400, "http1.invalid_characters", "A header's value holds a control character."),
+    UnderscoreInName = (400, "http1.unexpected_underscore", "A header's name has an underscore, which is not accepted here."),
     HeadTooLarge = (431, "http1.headers_too_large", "The headers are larger than the limit."),
     TooManyFields = (431, "http1.too_many_headers", "There are more headers than the limit."),
     LeadingJunk = (400, "http1.codec_error", "Too many empty lines stand before the start line."),

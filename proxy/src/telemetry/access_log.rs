@@ -91,7 +91,8 @@ impl WorkerLogs {
 mod tests {
     use super::*;
     use crate::config::access_log::{
-        Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
+        Comparison, ComparisonOp, Format, JsonField, JsonValue, LogFilter, LogFormat, Operator,
+        Part,
     };
     use crate::log_sink::{Destination, Sinks};
     use crate::metrics::ResponseFlags;
@@ -118,7 +119,10 @@ mod tests {
                 Part::Operator(Operator::Path),
                 Part::Literal("\n".into()),
             ])),
-            filter: Some(LogFilter::StatusAtLeast(500)),
+            filter: Some(LogFilter::Status(Comparison {
+                op: ComparisonOp::AtLeast,
+                value: 500,
+            })),
         };
         let json = AccessLog {
             sink,

@@ -15,7 +15,8 @@ use super::record::{Headers, Record};
 use crate::config::access_log::{
     AccessLog, Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
 };
-use crate::matcher::HeaderName;
+use crate::matcher::{HeaderMatcher, HeaderName, Quantifier};
+use crate::message::grpc;
 use crate::metadata::Value;
 
 /// Appends one line, newline included, when the log's filter accepts the record.
@@ -84,9 +85,37 @@ pub fn render_value<A: smallvec::Array<Item = u8>>(
     }
 }
 
-fn passes(filter: &LogFilter, record: &Record<'_>) -> bool {
+/// Renders the body of a local reply: as it is, an operator without a value as `-`.
+pub fn render_body(format: &LogFormat, record: &Record<'_>, out: &mut Vec<u8>) {
+    match format {
+        LogFormat::Text(format) => {
+            let plain = |value: &[u8], out: &mut Vec<u8>| out.extend_from_slice(value);
+            render_with(plain, format, record, out);
+        }
+        LogFormat::Json { fields, omit_empty } => {
+            render_object(fields, *omit_empty, record, out);
+            out.push(b'\n');
+        }
+    }
+}
+
+/// Whether a filter takes a record.
+pub fn passes(filter: &LogFilter, record: &Record<'_>) -> bool {
     match filter {
-        LogFilter::StatusAtLeast(code) => record.code >= *code,
+        LogFilter::Status(comparison) => comparison.holds(record.code.into()),
+        LogFilter::Duration(comparison) => comparison.holds(record.duration.as_millis()),
+        LogFilter::Header(wanted) => {
+            let mut values = HeaderMatcher::new(wanted);
+            if let Some(headers) = record.request {
+                headers.values(&wanted.name, &mut |value| values.value(value));
+            }
+            values.matches(Quantifier::Any)
+        }
+        // As Envoy takes it of an answer that has none.
+        LogFilter::GrpcStatus { statuses, exclude } => {
+            let of_http = i32::from(grpc::status_of_http(record.code));
+            statuses.contains(&record.grpc_status.unwrap_or(of_http)) != *exclude
+        }
         LogFilter::ResponseFlags(flags) if flags.is_empty() => !record.flags.is_empty(),
         LogFilter::ResponseFlags(flags) => record
             .flags
@@ -226,6 +255,7 @@ fn operate(operator: &Operator, record: &Record<'_>, put: &mut dyn FnMut(&[u8]))
         O::ConnectionTerminationDetails => put_str(record.termination_details, put),
         O::RouteName => put_str(record.route, put),
         O::UpstreamCluster => put_str(record.cluster, put),
+        O::LocalReplyBody => put_bytes(record.local_reply_body, put),
         O::UpstreamTransportFailureReason => put_str(record.upstream_failure, put),
         O::RequestedServerName => put_str(record.sni, put),
         O::DownstreamPeerUriSan => put_str(record.peer_uri_san, put),

@@ -40,6 +40,8 @@ pub struct Record<'a> {
     pub upstream_host: Option<SocketAddr>,
     pub upstream_local: Option<SocketAddr>,
     pub upstream_failure: Option<&'a str>,
+    /// Of a local reply that is being made.
+    pub local_reply_body: Option<&'a [u8]>,
     pub attempts: u32,
     /// The client: from `x-forwarded-for` where that is trusted.
     pub remote: Option<SocketAddr>,
@@ -97,6 +99,7 @@ impl Record<'_> {
             upstream_host: None,
             upstream_local: None,
             upstream_failure: None,
+            local_reply_body: None,
             attempts: 0,
             remote: None,
             direct_remote: None,

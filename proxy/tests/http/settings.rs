@@ -11,7 +11,7 @@ use anyam_proxy::config::filter::{
 };
 use anyam_proxy::config::http::{
     CodecType, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager, ServerHeader,
-    StripPort,
+    StripPort, UnderscoresInNames,
 };
 use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
 use anyam_proxy::config::route::{
@@ -33,6 +33,7 @@ pub fn route(path: PathMatch, action: Action) -> Arc<Route> {
             metadata: Vec::new(),
             grpc: false,
             fraction: None,
+            plaintext: None,
         },
         action,
         request_headers: HeaderEdits::default(),
@@ -198,6 +199,7 @@ pub fn manager() -> HttpConnectionManager {
         delayed_close_timeout: Duration::from_secs(1),
         max_request_headers_bytes: 60 * 1024,
         max_headers_count: 100,
+        underscores: UnderscoresInNames::Allow,
         http1: Http1Options {
             accept_http_10: true,
             allow_absolute_url: true,
@@ -205,6 +207,7 @@ pub fn manager() -> HttpConnectionManager {
             forward_reason: true,
         },
         http2: http2(),
+        local_replies: None,
         proxy_status: true,
     }
 }

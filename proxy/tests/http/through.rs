@@ -267,6 +267,7 @@ fn redirect(path: &str, change: impl FnOnce(&mut Redirect)) -> std::sync::Arc<Ro
         scheme: None,
         host: None,
         port: None,
+        keeps_port: false,
         path: PathRewrite::None,
         strip_query: false,
     };

@@ -10,7 +10,8 @@ use xds_proto::envoy::extensions::access_loggers::{file::v3 as file, stream::v3 
 use xds_proto::google::protobuf as pb;
 
 use super::support::{
-    At, CompileError, decode, each, ignored, required, type_name, unknown_type, unsupported,
+    At, CompileError, decode, each, elsewhere, ignored, required, type_name, unknown_type,
+    unsupported,
 };
 use super::{log_filter, matcher, values};
 use crate::config::access_log::{
@@ -109,7 +110,11 @@ fn default_format(at: At<'_>) -> Result<LogFormat, CompileError> {
     Ok(LogFormat::Text(format(at, DEFAULT)?))
 }
 
-fn substitution(at: At<'_>, m: &core::SubstitutionFormatString) -> Result<LogFormat, CompileError> {
+/// A format, without its content type.
+pub fn substitution(
+    at: At<'_>,
+    m: &core::SubstitutionFormatString,
+) -> Result<LogFormat, CompileError> {
     use core::substitution_format_string::Format as Given;
     let core::SubstitutionFormatString {
         omit_empty_values,
@@ -119,11 +124,9 @@ fn substitution(at: At<'_>, m: &core::SubstitutionFormatString) -> Result<LogFor
         format: given,
     } = m;
     unsupported!(at, formatters);
-    ignored!(
-        "a log line has no content type; fields are sorted",
-        content_type,
-        json_format_options
-    );
+    // A log line has none; see `listener/local_reply`.
+    elsewhere!(content_type);
+    ignored!("fields are sorted", json_format_options);
     Ok(match required!(at, given) {
         Given::TextFormat(text) => LogFormat::Text(format(at.field("text_format"), text)?),
         Given::JsonFormat(object) => LogFormat::Json {
@@ -323,6 +326,7 @@ fn simple(name: &str) -> Option<Operator> {
         "UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW" => O::UpstreamCluster,
         "UPSTREAM_HOST" | "UPSTREAM_REMOTE_ADDRESS" => O::UpstreamHost,
         "UPSTREAM_LOCAL_ADDRESS" => O::UpstreamLocalAddress,
+        "LOCAL_REPLY_BODY" => O::LocalReplyBody,
         "UPSTREAM_TRANSPORT_FAILURE_REASON" => O::UpstreamTransportFailureReason,
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => O::UpstreamRequestAttemptCount,
         "UPSTREAM_PEER_URI_SAN" => O::UpstreamPeerUriSan,

@@ -4,8 +4,9 @@ use xds_proto::envoy::config::accesslog::v3 as log;
 use xds_proto::envoy::config::core::v3 as core;
 
 use super::access_log::MAX_DEPTH;
+use super::matcher::header;
 use super::support::{At, CompileError, each, ignored, known, required};
-use crate::config::access_log::LogFilter;
+use crate::config::access_log::{Comparison, ComparisonOp, LogFilter};
 use crate::metrics::flags::ResponseFlags;
 
 pub fn filter(at: At<'_>, m: &log::AccessLogFilter, depth: u32) -> Result<LogFilter, CompileError> {
@@ -16,7 +17,33 @@ pub fn filter(at: At<'_>, m: &log::AccessLogFilter, depth: u32) -> Result<LogFil
     let log::AccessLogFilter { filter_specifier } = m;
     let inner = |at: At<'_>, m: &_| filter(at, m, depth + 1);
     match required!(at, filter_specifier) {
-        Spec::StatusCodeFilter(m) => status_filter(at.field("status_code_filter"), m),
+        Spec::StatusCodeFilter(m) => {
+            let log::StatusCodeFilter { comparison: m } = m;
+            let at = at.field("status_code_filter");
+            Ok(LogFilter::Status(comparison(at, m.as_ref())?))
+        }
+        Spec::DurationFilter(m) => {
+            let log::DurationFilter { comparison: m } = m;
+            let at = at.field("duration_filter");
+            Ok(LogFilter::Duration(comparison(at, m.as_ref())?))
+        }
+        Spec::HeaderFilter(m) => {
+            let log::HeaderFilter { header: m } = m;
+            let at = at.field("header_filter");
+            let m = required!(at, m);
+            Ok(LogFilter::Header(Box::new(header(at.field("header"), m)?)))
+        }
+        Spec::GrpcStatusFilter(m) => {
+            let log::GrpcStatusFilter { statuses, exclude } = m;
+            let at = at.field("grpc_status_filter");
+            let status = |at: At<'_>, status: &i32| {
+                known::<log::grpc_status_filter::Status>(at, *status).map(|status| status as i32)
+            };
+            Ok(LogFilter::GrpcStatus {
+                statuses: each(at, "statuses", statuses, status)?,
+                exclude: *exclude,
+            })
+        }
         Spec::AndFilter(log::AndFilter { filters }) => Ok(LogFilter::And(each(
             at.field("and_filter"),
             "filters",
@@ -37,23 +64,28 @@ pub fn filter(at: At<'_>, m: &log::AccessLogFilter, depth: u32) -> Result<LogFil
             let at = at.field("response_flag_filter");
             Ok(LogFilter::ResponseFlags(each(at, "flags", flags, flag)?))
         }
-        _ => at.fail("only status_code, response_flag, and, or filters are supported"),
+        _ => at.fail("this filter is not supported"),
     }
 }
 
-fn status_filter(at: At<'_>, m: &log::StatusCodeFilter) -> Result<LogFilter, CompileError> {
+fn comparison(at: At<'_>, m: Option<&log::ComparisonFilter>) -> Result<Comparison, CompileError> {
     use log::comparison_filter::Op;
-    let log::StatusCodeFilter { comparison } = m;
-    let log::ComparisonFilter { op, value } = required!(at, comparison);
+    let at = at.field("comparison");
+    let Some(log::ComparisonFilter { op, value }) = m else {
+        return at.fail("is required");
+    };
     let core::RuntimeUInt32 {
         default_value,
         runtime_key,
     } = required!(at, value);
     ignored!("there is no runtime layer; the default holds", runtime_key);
-    let value = u16::try_from(*default_value)
-        .or_else(|_| at.field("value").fail("is not a status code"))?;
-    match known(at.field("op"), *op)? {
-        Op::Ge => Ok(LogFilter::StatusAtLeast(value)),
-        Op::Eq | Op::Le | Op::Ne => at.field("op").fail("only GE is supported"),
-    }
+    Ok(Comparison {
+        op: match known(at.field("op"), *op)? {
+            Op::Eq => ComparisonOp::Equal,
+            Op::Ge => ComparisonOp::AtLeast,
+            Op::Le => ComparisonOp::AtMost,
+            Op::Ne => ComparisonOp::NotEqual,
+        },
+        value: *default_value,
+    })
 }

@@ -11,7 +11,10 @@ use super::headers::{self, HeadSide};
 use super::stream_info::StreamInfo;
 use super::{reply_text, response};
 use crate::config::listener::Direction;
+use crate::config::local_reply::ResponseMapper;
+use crate::message::grpc;
 use crate::message::head::{Head, HeaderId};
+use crate::telemetry::format::{passes, render_body};
 use crate::tls::ConnectionInfo;
 
 /// A response that was made here.
@@ -54,7 +57,7 @@ pub fn failure(info: &mut StreamInfo, failure: &Failure) -> Reply {
         (true, None) => answer.reason,
         (false, _) => reply_text::of_envoy(failure, !is_only_attempt).into_owned(),
     };
-    respond(info, head, answer.status, None, text)
+    respond(info, head, answer.status, None, text.into())
 }
 
 /// See [`reply_text`].
@@ -88,11 +91,7 @@ pub fn direct(info: &mut StreamInfo, status: u16, body: &Bytes) -> Reply {
     head.set_version(info.version);
     head.set_status(status);
     let head = edited(info, head);
-    if info.is_grpc {
-        let text = String::from_utf8_lossy(body).into_owned();
-        return respond(info, head, status, None, text);
-    }
-    finish(info, head, body.clone())
+    respond(info, head, status, None, body.clone())
 }
 
 /// The route's edits of a head; as in Envoy, before what the body needs.
@@ -107,8 +106,7 @@ fn edited(info: &mut StreamInfo, head: Head) -> Head {
     std::mem::take(&mut *info.response)
 }
 
-/// Fills `info.response` with a filter's response, with the route's edits. A gRPC call gets `grpc`
-/// as its status, else the one that `status` maps to.
+/// Fills `info.response` with a filter's response, with the route's edits.
 pub fn answer(
     info: &mut StreamInfo,
     status: u16,
@@ -120,7 +118,7 @@ pub fn answer(
     info.local_reply = true;
     let mut head = Head::new();
     head.set_version(info.version);
-    let reply = respond(info, head, status, grpc, text.to_owned());
+    let reply = respond(info, head, status, grpc, text.to_owned().into());
     headers::edit(info, HeadSide::Response, None);
     reply
 }
@@ -131,45 +129,82 @@ pub fn redirect(info: &mut StreamInfo, status: u16, location: &[u8]) -> Reply {
     info.local_reply = true;
     let mut head = Head::new();
     head.set_version(info.version);
-    head.set_status(status);
     head.append(HeaderId::Location, location);
-    finish(info, head, Bytes::new())
+    respond(info, head, status, None, Bytes::new())
 }
 
+/// A gRPC call gets `grpc` as its status, else the one that the response's status maps to.
 fn respond(
     info: &mut StreamInfo,
     mut head: Head,
     status: u16,
     grpc: Option<u32>,
-    text: String,
+    body: Bytes,
 ) -> Reply {
+    head.set_status(status);
+    *info.response = head;
+    let (body, content_type) = mapped(info, body);
     if info.is_grpc {
         // Trailers-only: the status travels in the head (gRPC over HTTP/2, Responses).
+        let names_timeouts = gives_reasons(info);
+        let head = &mut info.response;
+        let code = grpc.unwrap_or_else(|| grpc_code(head.status(), names_timeouts).into());
         head.set_status(200);
         head.append(HeaderId::ContentType, b"application/grpc");
-        let code = grpc.unwrap_or_else(|| grpc_code(status, gives_reasons(info)).into());
         head.append(HeaderId::GrpcStatus, code.to_string().as_bytes());
-        if !text.is_empty() {
-            head.append(HeaderId::GrpcMessage, &percent_encode(&text));
+        if !body.is_empty() {
+            head.append(HeaderId::GrpcMessage, &percent_encode(&body));
         }
-        *info.response = head;
         return Reply { body: Bytes::new() };
     }
-    head.set_status(status);
-    finish(info, head, text.into())
+    describe(&mut info.response, &body, content_type.as_bytes());
+    Reply { body }
+}
+
+/// What `local_reply_config` makes of `info.response` and its body; the body, and its type.
+fn mapped(info: &mut StreamInfo, mut body: Bytes) -> (Bytes, Cow<'static, str>) {
+    const PLAIN: &str = "text/plain";
+    let manager = info.manager.clone();
+    let Some(replies) = &manager.local_replies else {
+        return (body, PLAIN.into());
+    };
+    let mut format = replies.body_format.as_ref();
+    let fits = |mapper: &&ResponseMapper| passes(&mapper.filter, &info.record());
+    if let Some(mapper) = replies.mappers.iter().find(fits) {
+        if let Some(own) = &mapper.body {
+            body = own.clone();
+        }
+        headers::apply(info, HeadSide::Response, &mapper.headers);
+        if let Some(status) = mapper.status {
+            info.response.set_status(status);
+        }
+        format = mapper.body_format.as_ref().or(format);
+    }
+    let Some(format) = format else {
+        return (body, PLAIN.into());
+    };
+    let mut made = Vec::new();
+    let mut record = info.record();
+    record.local_reply_body = Some(&body);
+    render_body(&format.format, &record, &mut made);
+    (made.into(), format.content_type.to_string().into())
 }
 
 /// Fills `info.response` with this head, to which it adds what a body needs.
 pub fn finish(info: &mut StreamInfo, mut head: Head, body: Bytes) -> Reply {
     info.local_reply = true;
+    describe(&mut head, &body, b"text/plain");
+    *info.response = head;
+    Reply { body }
+}
+
+fn describe(head: &mut Head, body: &Bytes, content_type: &[u8]) {
     if !body.is_empty() {
         let mut length = itoa::Buffer::new();
         let length = length.format(body.len());
         head.append(HeaderId::ContentLength, length.as_bytes());
-        head.append(HeaderId::ContentType, b"text/plain");
+        head.append(HeaderId::ContentType, content_type);
     }
-    *info.response = head;
-    Reply { body }
 }
 
 /// RFC 9209: the hop, what failed, on which try.
@@ -208,24 +243,19 @@ fn quoted(text: &str) -> String {
     safe
 }
 
-/// Envoy's mapping of HTTP statuses to gRPC's. `names_timeouts`: a time that has passed is
-/// DEADLINE_EXCEEDED; Envoy's UNAVAILABLE has clients send again what an app may have processed.
-pub fn grpc_code(status: u16, names_timeouts: bool) -> u8 {
+/// `names_timeouts`: a time that has passed is DEADLINE_EXCEEDED; Envoy's UNAVAILABLE has clients send
+/// again what an app may have processed.
+fn grpc_code(status: u16, names_timeouts: bool) -> u8 {
     match status {
         408 | 504 if names_timeouts => 4,
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
+        status => grpc::status_of_http(status),
     }
 }
 
 /// `grpc-message` (gRPC over HTTP/2, Status-Message).
-fn percent_encode(text: &str) -> Vec<u8> {
+fn percent_encode(text: &[u8]) -> Vec<u8> {
     let mut encoded = Vec::with_capacity(text.len());
-    for byte in text.bytes() {
+    for &byte in text {
         match byte {
             b' '..=b'~' if byte != b'%' => encoded.push(byte),
             _ => encoded.extend_from_slice(format!("%{byte:02X}").as_bytes()),
@@ -240,7 +270,7 @@ mod tests {
 
     #[test]
     fn text_is_made_safe() {
-        assert_eq!(percent_encode("50% é\n"), b"50%25 %C3%A9%0A");
+        assert_eq!(percent_encode("50% é\n".as_bytes()), b"50%25 %C3%A9%0A");
         assert_eq!(quoted("a\"b\u{202e}\n"), "a\\\"b??");
     }
 }

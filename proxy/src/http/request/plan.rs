@@ -12,11 +12,11 @@ use std::sync::Arc;
 use super::matching;
 use super::stream_info::StreamInfo;
 use crate::config::route::{
-    Action, ClusterSpecifier, PathMatch, Route, RouteAction, RouteMatch, RouteTable, VirtualHost,
-    WeightedCluster,
+    Action, ClusterSpecifier, PathMatch, PlaintextRequests, Route, RouteAction, RouteMatch,
+    RouteTable, VirtualHost, WeightedCluster,
 };
 use crate::matcher::HeaderName;
-use crate::message::head::{Head, Method, TargetForm};
+use crate::message::head::{Head, HeaderId, Method, TargetForm};
 use crate::snapshot::RouteConfig;
 use crate::snapshot::{ClusterLinks, Snapshot};
 use crate::upstream::cluster::Cluster;
@@ -35,6 +35,8 @@ pub enum RouteMismatch<'a> {
     NotGrpc,
     /// The runtime fraction excluded it.
     Fraction,
+    /// The request came over TLS, or an internal client sent it.
+    NotPlaintext,
     /// An earlier route took the request.
     Earlier,
 }
@@ -95,6 +97,12 @@ fn share(draw: u64) -> u32 {
 }
 
 fn fits<'a>(matches: &'a RouteMatch, head: &Head, drawn: u32) -> Result<(), RouteMismatch<'a>> {
+    if matches
+        .plaintext
+        .is_some_and(|which| !is_plaintext(which, head))
+    {
+        return Err(RouteMismatch::NotPlaintext);
+    }
     if !path_fits(matches, head) {
         return Err(RouteMismatch::Path);
     }
@@ -118,6 +126,12 @@ fn fits<'a>(matches: &'a RouteMatch, head: &Head, drawn: u32) -> Result<(), Rout
         return Err(RouteMismatch::Metadata);
     }
     Ok(())
+}
+
+fn is_plaintext(which: PlaintextRequests, head: &Head) -> bool {
+    let is_secure = head.get(HeaderId::XForwardedProto) == Some(b"https");
+    let is_internal = head.get(HeaderId::XEnvoyInternal) == Some(b"true");
+    !is_secure && (which == PlaintextRequests::All || !is_internal)
 }
 
 fn path_fits(matches: &RouteMatch, head: &Head) -> bool {

@@ -24,8 +24,7 @@ pub fn location(to: &Redirect, route: &Route, info: &StreamInfo) -> Vec<u8> {
         }
     } else if let Some(port) = port
         && to.host.is_none()
-        && !is_default(was, port)
-        && !is_default(scheme, port)
+        && (to.keeps_port || !is_default(was, port) && !is_default(scheme, port))
     {
         location.push(b':');
         location.extend_from_slice(port);

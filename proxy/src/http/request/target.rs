@@ -1,17 +1,17 @@
 //! A request's path and authority: made one value each, which routes, policies, logs and the app
-//! see. `explain` calls the same functions.
+//! see; and names of headers that are not to be seen. `explain` calls the same functions.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use crate::config::http::{HttpConnectionManager, StripPort};
+use crate::config::http::{HttpConnectionManager, StripPort, UnderscoresInNames};
 use crate::http::h1::TunnelRequest;
 use crate::message::authority::{self, AuthorityOptions, Memo, PortRule};
 use crate::message::fault::Fault;
-use crate::message::head::{Head, Method, TargetForm};
+use crate::message::head::{FieldRef, Head, HeaderId, Method, TargetForm};
 use crate::message::path::{self, PathOutcome};
 
-/// Normalises the path in place. `local`: the client's destination address, which is the authority of
+/// Drops or refuses headers whose names have an underscore, and normalises the path in place. `local`: the client's destination address, which is the authority of
 /// a request that names none. `Some`: redirect there.
 ///
 /// # Errors
@@ -22,6 +22,7 @@ pub fn normalise(
     local: SocketAddr,
     tunnel: TunnelRequest,
 ) -> Result<Option<Vec<u8>>, Fault> {
+    underscores(head, manager.underscores)?;
     // Only HTTP/1.0 allows a request without a host.
     if head.authority().is_empty() {
         head.set_authority(local.to_string().as_bytes());
@@ -34,6 +35,24 @@ pub fn normalise(
         return Err(Fault::InvalidTarget);
     }
     Ok(None)
+}
+
+fn underscores(head: &mut Head, action: UnderscoresInNames) -> Result<(), Fault> {
+    // No name that is known has one.
+    if action == UnderscoresInNames::Allow || !head.has(HeaderId::Other) {
+        return Ok(());
+    }
+    let has_one = |field: FieldRef<'_>| memchr::memchr(b'_', field.name).is_some();
+    if !head.iter().any(has_one) {
+        return Ok(());
+    }
+    match action {
+        UnderscoresInNames::Reject => Err(Fault::UnderscoreInName),
+        UnderscoresInNames::Drop | UnderscoresInNames::Allow => {
+            head.retain(|field| !has_one(field));
+            Ok(())
+        }
+    }
 }
 
 /// The authority by which virtual hosts are chosen. What configuration strips of it is stripped of

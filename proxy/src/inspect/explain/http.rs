@@ -169,6 +169,7 @@ fn why_mismatched(mismatch: RouteMismatch<'_>) -> String {
         RouteMismatch::Header(name) => format!("header {} does not match", name.name),
         RouteMismatch::Query(name) => format!("query parameter {name} does not match"),
         RouteMismatch::Metadata => "the dynamic metadata does not match".to_owned(),
+        RouteMismatch::NotPlaintext => "only requests that came without TLS".to_owned(),
         RouteMismatch::NotGrpc => "only gRPC requests".to_owned(),
         RouteMismatch::Fraction => {
             "only a share of requests, and the draw went against it".to_owned()

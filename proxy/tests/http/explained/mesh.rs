@@ -65,6 +65,7 @@ pub fn routes(table: &mut RouteTable) {
         scheme: None,
         host: None,
         port: None,
+        keeps_port: false,
         path: PathRewrite::Full("/app".into()),
         strip_query: false,
     };

@@ -148,6 +148,29 @@ fn the_configuration_answers() {
 }
 
 #[test]
+fn hosts_require_tls() {
+    for kind in ["NONE", "EXTERNAL_ONLY", "ALL"] {
+        let setup = Setup {
+            host: json!({"require_tls": kind}),
+            manager: json!({}),
+            routes: json!([route("/", json!({"cluster": "app"}))]),
+            clusters: vec![cluster("app", &[scripted()], &json!({}))],
+        };
+        let redirected = if kind == "NONE" { 200 } else { 301 };
+        let secure = request("GET", "/a?b", "x-forwarded-proto: https\r\n", "");
+        setup.compare(&[
+            Ask::new(get("/a?b"), redirected),
+            Ask::new(
+                get("/a").replace("host: shop", "host: shop:8080"),
+                redirected,
+            ),
+            Ask::new(post("/a", "", ""), redirected),
+            Ask::new(secure, 200),
+        ]);
+    }
+}
+
+#[test]
 fn requests_are_not_acceptable() {
     let setup = Setup {
         host: json!({}),

@@ -3,13 +3,17 @@
 //!
 //! - `bytes`: an exchange as it is on the wire; `upstream`: what stands behind both
 //! - `failures`: responses that the proxies make themselves; `requests`: what routes do to requests and
-//!   responses
+//!   responses; `replies`: how responses of their own are changed; `managers`: fields of the connection manager; `retries`; `http2`
 //!
 //! Where we differ on purpose, docs/envoy-compat.md has the reason, and [`Ask::but`] what is ours.
 
 mod bytes;
 mod failures;
+mod http2;
+mod managers;
+mod replies;
 mod requests;
+mod retries;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -24,7 +28,7 @@ const MANAGER: &str = "type.googleapis.com/envoy.extensions.filters.network.http
 const LOG: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
 const FORMAT: &str = "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% \
     %RESPONSE_CODE_DETAILS% %UPSTREAM_TRANSPORT_FAILURE_REASON% %ROUTE_NAME% %UPSTREAM_CLUSTER% \
-    %GRPC_STATUS(NUMBER)% %BYTES_RECEIVED% %BYTES_SENT%\n";
+    %GRPC_STATUS(NUMBER)% %BYTES_RECEIVED% %BYTES_SENT% %REQ(X-LAST)%\n";
 
 /// What both are configured with.
 struct Setup {
@@ -112,6 +116,34 @@ impl Setup {
             "logs:\n{}",
             differences.join("\n\n")
         );
+    }
+
+    /// Compares the logs alone, with this filter. The last request is logged in any case.
+    fn compare_logs(&self, asks: &[Ask], filter: &Value) {
+        let filtered = |front: SocketAddr, log: &str| {
+            let mut bootstrap = self.bootstrap(front, log);
+            let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+            let manager = bootstrap.pointer_mut(manager).unwrap();
+            let marked =
+                json!({"header_filter": {"header": {"name": "x-last", "present_match": true}}});
+            let either = json!({"or_filter": {"filters": [filter, marked]}});
+            manager["access_log"][0]["filter"] = either;
+            bootstrap
+        };
+        let last = request("GET", "/tea", "x-last: last\r\nx-kind: one\r\n", "");
+        let lines = |side: &Side| {
+            for ask in asks {
+                exchange(side, &ask.request);
+            }
+            exchange(side, last.as_bytes());
+            side.until("the last line", |side| {
+                let lines = side.log(1);
+                let is_last = |line: &String| line.ends_with(" last");
+                lines.iter().any(is_last).then_some(lines)
+            })
+        };
+        let (ours, stock) = (Side::anyam_by(&filtered), Side::envoy_by(&filtered));
+        assert_eq!(lines(&ours), lines(&stock), "{filter}");
     }
 
     fn bootstrap(&self, front: SocketAddr, log: &str) -> Value {

@@ -7,6 +7,7 @@ use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 
 
 use super::http_fields::{CommonHttpOptions, check};
 use super::http_filters::filters;
+use super::local_reply;
 use super::protocol::{http1_options, http2_options};
 use super::scope::Scope;
 use crate::config::RouteRef;
@@ -61,6 +62,7 @@ pub fn manager(
         strip_matching_host_port,
         strip_trailing_host_dot,
         proxy_100_continue,
+        local_reply_config,
         proxy_status_config,
         route_specifier,
         strip_port_mode,
@@ -124,6 +126,7 @@ pub fn manager(
             .unwrap_or(Duration::from_secs(1)),
         max_request_headers_bytes: headers_bytes(at, max_request_headers_kb)?,
         max_headers_count: common.max_headers_count,
+        underscores: common.underscores,
         http1: http1_options(
             at.field("http_protocol_options"),
             http_protocol_options.as_ref(),
@@ -132,6 +135,13 @@ pub fn manager(
             at.field("http2_protocol_options"),
             http2_protocol_options.as_ref(),
         )?,
+        local_replies: match local_reply_config {
+            Some(m) => {
+                let at = at.field("local_reply_config");
+                Some(Box::new(local_reply::local_replies(at, m)?))
+            }
+            None => None,
+        },
         proxy_status: proxy_status_config.is_some(),
     })
 }

@@ -7,8 +7,10 @@ use xds_proto::envoy::config::core::v3 as core;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 
 use crate::config::compile::support::{
-    At, CompileError, bool_or, elsewhere, ignored, timeout, u32_opt, u32_or, unsupported,
+    At, CompileError, bool_or, elsewhere, ignored, known, timeout, u32_opt, u32_or, unsupported,
 };
+
+use crate::config::http::UnderscoresInNames;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -89,7 +91,6 @@ pub fn check(at: At<'_>, m: &pb::HttpConnectionManager) -> Result<(), CompileErr
         forward_client_cert_matcher,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         request_id_extension,
-        local_reply_config,
         path_normalization_options,
         typed_header_validation_config,
         append_x_forwarded_port,
@@ -146,6 +147,7 @@ pub struct CommonHttpOptions {
     pub max_stream_duration: Option<Duration>,
     pub max_requests_per_connection: Option<u32>,
     pub max_headers_count: usize,
+    pub underscores: UnderscoresInNames,
 }
 
 impl CommonHttpOptions {
@@ -162,7 +164,6 @@ impl CommonHttpOptions {
             headers_with_underscores_action,
             max_requests_per_connection,
         } = m.as_ref().unwrap_or(&none);
-        unsupported!(at, headers_with_underscores_action);
         ignored!(
             "workers accept at different times; that is jitter enough",
             max_connection_duration_jitter
@@ -182,6 +183,18 @@ impl CommonHttpOptions {
             )?,
             max_requests_per_connection: u32_opt(max_requests_per_connection).filter(|n| *n > 0),
             max_headers_count: u32_or(max_headers_count, 100) as usize,
+            underscores: underscores(at, *headers_with_underscores_action)?,
         })
     }
+}
+
+fn underscores(at: At<'_>, action: i32) -> Result<UnderscoresInNames, CompileError> {
+    use core::http_protocol_options::HeadersWithUnderscoresAction as Action;
+    Ok(
+        match known(at.field("headers_with_underscores_action"), action)? {
+            Action::Allow => UnderscoresInNames::Allow,
+            Action::DropHeader => UnderscoresInNames::Drop,
+            Action::RejectRequest => UnderscoresInNames::Reject,
+        },
+    )
 }

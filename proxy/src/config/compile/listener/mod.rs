@@ -1,7 +1,8 @@
 //! Listeners.
 //!
 //! - `chain`, `chain_match`: filter chains and their match; `scope`: what they share; `inspect`: listener filters
-//! - `tcp`: tcp_proxy; `http`, `http_fields`, `http_filters`, `protocol`: the HTTP connection manager
+//! - `tcp`: tcp_proxy; `http`, `http_fields`, `http_filters`, `local_reply`, `protocol`: the HTTP
+//!   connection manager
 
 pub(super) mod chain;
 pub(super) mod chain_match;
@@ -9,6 +10,7 @@ pub(super) mod http;
 pub(super) mod http_fields;
 pub(super) mod http_filters;
 pub(super) mod inspect;
+pub(super) mod local_reply;
 pub(super) mod protocol;
 pub(super) mod scope;
 pub(super) mod tcp;

@@ -22,10 +22,13 @@ use super::refs::ClusterNames;
 use super::route::action::{ActionContext, Inherited};
 use super::route::overrides::OuterOverrides;
 use super::support::{
-    At, CompileError, bool_or, each, elsewhere, ignored, required, u32_or, unsupported,
+    At, CompileError, bool_or, each, elsewhere, ignored, known, required, u32_or, unsupported,
 };
 use super::values::{is_minimum_back_off, runtime_fraction};
-use crate::config::route::{PathMatch, Route, RouteMatch, RouteTable, VirtualHost};
+use crate::config::route::{
+    Action, HeaderEdits, PathMatch, PathRewrite, PlaintextRequests, Redirect, Route, RouteMatch,
+    RouteTable, VirtualHost,
+};
 use crate::snapshot::RouteConfig;
 
 /// Envoy's default for `max_direct_response_body_size_bytes`.
@@ -174,7 +177,7 @@ fn virtual_host(
         domains,
         routes,
         matcher,
-        require_tls,
+        require_tls: require_tls_of,
         virtual_clusters,
         rate_limits: own_rate_limits,
         request_headers_to_add,
@@ -198,7 +201,6 @@ fn virtual_host(
     unsupported!(
         at,
         matcher,
-        require_tls,
         cors,
         retry_policy_typed_config,
         hedge_policy,
@@ -236,9 +238,11 @@ fn virtual_host(
         overrides: &overrides,
         ..outer
     };
-    let routes = each(at, "routes", routes, |at, m| {
+    let written = each(at, "routes", routes, |at, m| {
         route(at, m, &inherited, filters, clusters).map(Arc::new)
     })?;
+    let routes = require_tls(at, *require_tls_of)?;
+    let routes = routes.into_iter().chain(written).collect();
     Ok(VirtualHost {
         name: name.as_str().into(),
         routes,
@@ -351,5 +355,41 @@ fn route_match(at: At<'_>, m: &pb::RouteMatch) -> Result<RouteMatch, CompileErro
             Some(share) => Some(runtime_fraction(at.field("runtime_fraction"), share)?),
             None => None,
         },
+        plaintext: None,
     })
+}
+
+/// The route that takes requests without TLS where they are not wanted; `None`: they are.
+fn require_tls(at: At<'_>, m: i32) -> Result<Option<Arc<Route>>, CompileError> {
+    use pb::virtual_host::TlsRequirementType as Kind;
+    let plaintext = match known(at.field("require_tls"), m)? {
+        Kind::None => return Ok(None),
+        Kind::All => PlaintextRequests::All,
+        Kind::ExternalOnly => PlaintextRequests::External,
+    };
+    Ok(Some(Arc::new(Route {
+        name: "".into(),
+        matches: RouteMatch {
+            path: PathMatch::Prefix("".into()),
+            case_sensitive: true,
+            headers: Vec::new(),
+            query: Vec::new(),
+            metadata: Vec::new(),
+            grpc: false,
+            fraction: None,
+            plaintext: Some(plaintext),
+        },
+        action: Action::Redirect(Box::new(Redirect {
+            status: 301,
+            scheme: Some("https".into()),
+            host: None,
+            port: None,
+            keeps_port: true,
+            path: PathRewrite::None,
+            strip_query: false,
+        })),
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        filters: None,
+    })))
 }

@@ -107,6 +107,7 @@ pub fn redirect(at: At<'_>, m: &pb::RedirectAction) -> Result<Redirect, CompileE
     } = m;
     let text = |text: &str| -> Option<Box<str>> { (!text.is_empty()).then(|| text.into()) };
     Ok(Redirect {
+        keeps_port: false,
         status: match known(at.field("response_code"), *response_code)? {
             Code::MovedPermanently => 301,
             Code::Found => 302,
