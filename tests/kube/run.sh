@@ -29,7 +29,7 @@ stage fetch cargo fetch --locked
 if [ "$part" = churn ]; then
   stage "optimised programs" cargo build --locked --release -p anyam-control -p anyam-proxy --bins
   stage "the API server" tests/kube/build.sh apiserver kubectl
-  stage "build" cargo build --locked -p anyam-benches --bin anyam-churn
+  stage "build" cargo build --locked --workspace --bin anyam-churn
   # As soon as others build too, it measures them.
   ANYAM_PROGRAMS=${CARGO_TARGET_DIR:-target}/release stage churn "${CARGO_TARGET_DIR:-target}/debug/anyam-churn" "${@:2}"
   exit

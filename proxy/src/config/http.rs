@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::access_log::AccessLog;
 use super::filter::{FilterConfig, HttpFilter};
+use super::local_reply::LocalReplies;
 use crate::config::RouteRef;
 use crate::message::path::PathOptions;
 

@@ -9,7 +9,8 @@ macro_rules! flags {
     ($($(#[$doc:meta])* $name:ident = $bit:literal, $short:literal, $long:literal;)*) => {
         impl ResponseFlags {
             $($(#[$doc])* pub const $name: Self = Self(1 << $bit);)*
-            /// Every flag with its short and long name, in Envoy's order.
+            /// Every flag with its short and long name, in the order in which they arise: so Envoy logs
+            /// them.
             const NAMES: &'static [(Self, &'static str, &'static str)] =
                 &[$((Self::$name, $short, $long)),*];
         }
@@ -17,48 +18,48 @@ macro_rules! flags {
 }
 
 flags! {
-    /// No healthy endpoint.
-    NO_HEALTHY_UPSTREAM = 0, "UH", "NoHealthyUpstream";
-    /// The connection to the endpoint could not be made.
-    UPSTREAM_CONNECTION_FAILURE = 1, "UF", "UpstreamConnectionFailure";
-    /// A circuit breaker was open.
-    UPSTREAM_OVERFLOW = 2, "UO", "UpstreamOverflow";
-    /// No route, or no filter chain.
-    NO_ROUTE_FOUND = 3, "NR", "NoRouteFound";
-    /// The retry limit was reached.
-    UPSTREAM_RETRY_LIMIT_EXCEEDED = 4, "URX", "UpstreamRetryLimitExceeded";
-    /// The cluster is not known.
-    NO_CLUSTER_FOUND = 5, "NC", "NoClusterFound";
-    /// The connection lasted longer than allowed.
-    DURATION_TIMEOUT = 6, "DT", "DurationTimeout";
-    /// The downstream connection ended.
-    DOWNSTREAM_CONNECTION_TERMINATION = 7, "DC", "DownstreamConnectionTermination";
-    /// Reset by us.
-    LOCAL_RESET = 8, "LR", "LocalReset";
-    /// Reset by the endpoint.
-    UPSTREAM_REMOTE_RESET = 9, "UR", "UpstreamRemoteReset";
-    /// The endpoint's connection ended.
-    UPSTREAM_CONNECTION_TERMINATION = 10, "UC", "UpstreamConnectionTermination";
-    /// Authorisation refused.
-    UNAUTHORIZED = 11, "UAEX", "UnauthorizedExternalService";
-    /// The downstream peer broke the protocol.
-    DOWNSTREAM_PROTOCOL_ERROR = 12, "DPE", "DownstreamProtocolError";
-    /// The endpoint broke the protocol.
-    UPSTREAM_PROTOCOL_ERROR = 13, "UPE", "UpstreamProtocolError";
-    /// The endpoint did not answer in time.
-    UPSTREAM_REQUEST_TIMEOUT = 14, "UT", "UpstreamRequestTimeout";
-    /// A stream made no progress for too long.
-    STREAM_IDLE_TIMEOUT = 15, "SI", "StreamIdleTimeout";
-    /// The downstream peer reset the stream.
-    DOWNSTREAM_REMOTE_RESET = 16, "DR", "DownstreamRemoteReset";
-    /// A local limit refused it.
-    OVERLOAD_MANAGER = 17, "OM", "OverloadManagerTerminated";
     /// Delayed by the fault filter.
-    DELAY_INJECTED = 18, "DI", "DelayInjected";
+    DELAY_INJECTED = 0, "DI", "DelayInjected";
     /// Aborted by the fault filter.
-    FAULT_INJECTED = 19, "FI", "FaultInjected";
+    FAULT_INJECTED = 1, "FI", "FaultInjected";
     /// Over a local rate limit.
-    RATE_LIMITED = 20, "RL", "RateLimited";
+    RATE_LIMITED = 2, "RL", "RateLimited";
+    /// The retry limit was reached.
+    UPSTREAM_RETRY_LIMIT_EXCEEDED = 3, "URX", "UpstreamRetryLimitExceeded";
+    /// No healthy endpoint.
+    NO_HEALTHY_UPSTREAM = 4, "UH", "NoHealthyUpstream";
+    /// The connection to the endpoint could not be made.
+    UPSTREAM_CONNECTION_FAILURE = 5, "UF", "UpstreamConnectionFailure";
+    /// A circuit breaker was open.
+    UPSTREAM_OVERFLOW = 6, "UO", "UpstreamOverflow";
+    /// No route, or no filter chain.
+    NO_ROUTE_FOUND = 7, "NR", "NoRouteFound";
+    /// The cluster is not known.
+    NO_CLUSTER_FOUND = 8, "NC", "NoClusterFound";
+    /// The connection lasted longer than allowed.
+    DURATION_TIMEOUT = 9, "DT", "DurationTimeout";
+    /// The downstream connection ended.
+    DOWNSTREAM_CONNECTION_TERMINATION = 10, "DC", "DownstreamConnectionTermination";
+    /// Reset by us.
+    LOCAL_RESET = 11, "LR", "LocalReset";
+    /// Reset by the endpoint.
+    UPSTREAM_REMOTE_RESET = 12, "UR", "UpstreamRemoteReset";
+    /// The endpoint's connection ended.
+    UPSTREAM_CONNECTION_TERMINATION = 13, "UC", "UpstreamConnectionTermination";
+    /// Authorisation refused.
+    UNAUTHORIZED = 14, "UAEX", "UnauthorizedExternalService";
+    /// The downstream peer broke the protocol.
+    DOWNSTREAM_PROTOCOL_ERROR = 15, "DPE", "DownstreamProtocolError";
+    /// The endpoint broke the protocol.
+    UPSTREAM_PROTOCOL_ERROR = 16, "UPE", "UpstreamProtocolError";
+    /// The endpoint did not answer in time.
+    UPSTREAM_REQUEST_TIMEOUT = 17, "UT", "UpstreamRequestTimeout";
+    /// A stream made no progress for too long.
+    STREAM_IDLE_TIMEOUT = 18, "SI", "StreamIdleTimeout";
+    /// The downstream peer reset the stream.
+    DOWNSTREAM_REMOTE_RESET = 19, "DR", "DownstreamRemoteReset";
+    /// A local limit refused it.
+    OVERLOAD_MANAGER = 20, "OM", "OverloadManagerTerminated";
 }
 
 impl ResponseFlags {
@@ -138,7 +139,7 @@ mod tests {
     fn labels_follow_envoys_order_and_parse_back() {
         let set = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED
             | ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
-        assert_eq!(set.label(), "UF,URX");
+        assert_eq!(set.label(), "URX,UF");
         assert_eq!(ResponseFlags::NONE.label(), "-");
         for (flag, short, _) in ResponseFlags::NAMES {
             assert_eq!(ResponseFlags::parse(short), Some(*flag));

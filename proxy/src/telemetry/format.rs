@@ -255,7 +255,8 @@ fn operate(operator: &Operator, record: &Record<'_>, put: &mut dyn FnMut(&[u8]))
         O::ConnectionTerminationDetails => put_str(record.termination_details, put),
         O::RouteName => put_str(record.route, put),
         O::UpstreamCluster => put_str(record.cluster, put),
-        O::LocalReplyBody => put_bytes(record.local_reply_body, put),
+        // An empty one is known.
+        O::LocalReplyBody => record.local_reply_body.map(put).is_some(),
         O::UpstreamTransportFailureReason => put_str(record.upstream_failure, put),
         O::RequestedServerName => put_str(record.sni, put),
         O::DownstreamPeerUriSan => put_str(record.peer_uri_san, put),

@@ -283,6 +283,10 @@ impl<'a, 'd> Attempts<'a, 'd> {
                 false => rewrite::authority(head, name.as_bytes(), self.plan.action),
             }
         }
+        if self.info.attempts > 1 {
+            let left = self.clocks.left(self.info);
+            rewrite::expect(self.info, self.plan.action, left);
+        }
         if self.plan.counts_attempts {
             let mut buffer = itoa::Buffer::new();
             let count = buffer.format(self.info.attempts);

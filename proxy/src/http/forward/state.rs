@@ -91,6 +91,14 @@ impl<'a> Clocks<'a> {
         }
     }
 
+    /// Of the time for the response.
+    pub(super) fn left(&self, info: &StreamInfo) -> Option<Duration> {
+        let since = info.times.request_received;
+        let passed = since.map(|at| info.now().saturating_duration_since(at));
+        let timeout = self.response_timeout?;
+        Some(timeout.saturating_sub(passed.unwrap_or_default()))
+    }
+
     /// Each attempt may take so long, and be idle so long.
     pub(super) fn limit_tries(&mut self, timeout: Option<Duration>, idle: Option<Duration>) {
         self.try_timeout = timeout;

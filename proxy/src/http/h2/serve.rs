@@ -181,6 +181,8 @@ async fn stream(
     // After a response that was complete before the request was read, dropping the stream sends
     // RST_STREAM(NO_ERROR) (RFC 9113 8.1) behind what is queued. A reset here would overtake it.
     if !ended.clean && ended.answered {
+        // It would drop what is queued of a response that has begun: the connection writes that first.
+        tokio::task::yield_now().await;
         // gRPC clients distinguish failure from cancellation by the code.
         stream.reset(match ended.cancelled {
             true => h2::Reason::CANCEL,

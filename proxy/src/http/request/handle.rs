@@ -256,7 +256,7 @@ impl Exchange<'_, '_> {
             self.info.keep_authorised_head(&self.conn.worker.heads);
         }
         // In Envoy's order: edits name the request as it came.
-        rewrite::announce(&mut self.info, timeout);
+        rewrite::announce(&mut self.info, forward, timeout);
         headers::edit(&mut self.info, HeadSide::Request, edits);
         rewrite::request(&mut self.info, route, forward, weighted);
         // As in Envoy, what is hashed is the request as the upstream gets it.

@@ -98,10 +98,14 @@ pub fn sanitise(
         head.set_scheme(if https { b"https" } else { b"http" });
     }
     client_cert::forward(head, manager, sender);
-    request_id(head, manager);
+    if manager.use_remote_address {
+        let address = client.ip().to_canonical().to_string();
+        head.set(HeaderId::XEnvoyExternalAddress, address.as_bytes());
+    }
     if let Some(via) = &manager.via {
         append_to_list(head, HeaderId::Via, via.as_bytes());
     }
+    request_id(head, manager);
     client
 }
 

@@ -10,6 +10,7 @@ use super::error::{self, Blame, Failure};
 use super::headers::{self, HeadSide};
 use super::stream_info::StreamInfo;
 use super::{reply_text, response};
+use crate::config::access_log::LogFormat;
 use crate::config::listener::Direction;
 use crate::config::local_reply::ResponseMapper;
 use crate::message::grpc;
@@ -187,6 +188,12 @@ fn mapped(info: &mut StreamInfo, mut body: Bytes) -> (Bytes, Cow<'static, str>) 
     let mut record = info.record();
     record.local_reply_body = Some(&body);
     render_body(&format.format, &record, &mut made);
+    if info.is_grpc
+        && made.last() == Some(&b'\n')
+        && matches!(format.format, LogFormat::Json { .. })
+    {
+        made.pop();
+    }
     (made.into(), format.content_type.to_string().into())
 }
 

@@ -11,19 +11,28 @@ use crate::config::route::{
 use crate::message::head::{Head, HeaderId};
 
 /// Says how long the upstream may take, and, where that is configured, which attempt this is.
-pub fn announce(info: &mut StreamInfo, timeout: Option<Duration>) {
-    if let Some(timeout) = timeout {
-        let mut buffer = itoa::Buffer::new();
-        let millis = buffer.format(timeout.as_millis());
-        let id = HeaderId::XEnvoyExpectedRqTimeoutMs;
-        info.request.set(id, millis.as_bytes());
-    }
+pub fn announce(info: &mut StreamInfo, forward: &RouteAction, timeout: Option<Duration>) {
+    expect(info, forward, timeout);
     // Set again by each attempt, at the same place.
     if info
         .virtual_host()
         .is_some_and(|host| host.include_attempt_count)
     {
         info.request.set(HeaderId::XEnvoyAttemptCount, b"1");
+    }
+}
+
+/// Says how long the upstream may take: what is left for the request, but no more than an attempt may.
+pub fn expect(info: &mut StreamInfo, forward: &RouteAction, left: Option<Duration>) {
+    let of_try = forward
+        .retry
+        .as_ref()
+        .and_then(|retry| retry.per_try_timeout);
+    if let Some(timeout) = left.into_iter().chain(of_try).min() {
+        let mut buffer = itoa::Buffer::new();
+        let millis = buffer.format(timeout.as_millis());
+        let id = HeaderId::XEnvoyExpectedRqTimeoutMs;
+        info.request.set(id, millis.as_bytes());
     }
 }
 

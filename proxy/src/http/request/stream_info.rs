@@ -15,6 +15,7 @@ use crate::config::route::{Route, VirtualHost};
 use crate::dispatcher::timer::Timers;
 use crate::http::filter::StreamFilters;
 use crate::matcher::HeaderName;
+use crate::message::grpc;
 use crate::message::head::{Head, HeaderId, Heads, Version};
 use crate::metrics::ResponseFlags;
 use crate::metrics::edge::RequestSample;
@@ -288,7 +289,9 @@ impl StreamInfo {
         record.tls_cipher = tls.map(|tls| tls.cipher);
         record.upstream_peer_uri_san = peer(upstream_tls);
         record.connection_id = self.downstream.id;
-        record.grpc_status = self.grpc_status();
+        // As in Envoy, an answer that is not gRPC's has the status that its own maps to.
+        let of_http = || i32::from(grpc::status_of_http(self.code()));
+        record.grpc_status = self.grpc_status().or_else(|| self.is_grpc.then(of_http));
         record.method = Some(self.request.method_name());
         record.path = Some(self.request.path_and_query());
         record.authority = Some(self.request.authority());

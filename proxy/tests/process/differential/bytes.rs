@@ -1,6 +1,7 @@
 //! An exchange as it is on the wire.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::UdpSocket;
 
 use crate::filters::side::Side;
 
@@ -74,6 +75,20 @@ pub fn exchange(side: &Side, request: &[u8]) -> Exchange {
     }
 }
 
+/// A loopback client's hop is Envoy's own address in `x-forwarded-for`, and the client's in ours.
+fn without_own_address(value: &str) -> String {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Nothing is sent: the kernel only chooses the route.
+    let routed = socket.connect("198.51.100.1:9");
+    let own = routed.and_then(|()| socket.local_addr());
+    let own = own.map_or("127.0.0.1".to_owned(), |own| own.ip().to_string());
+    let hop = |hop: &str| match hop == own || hop == "127.0.0.1" {
+        true => "own".to_owned(),
+        false => hop.to_owned(),
+    };
+    value.split(',').map(hop).collect::<Vec<_>>().join(",")
+}
+
 fn read_head(reader: &mut impl BufRead) -> Vec<String> {
     let mut head = Vec::new();
     loop {
@@ -89,6 +104,14 @@ fn read_head(reader: &mut impl BufRead) -> Vec<String> {
 /// A line without what is another at each time, or the proxy's name.
 fn masked(line: String) -> String {
     let (name, value) = line.split_once(": ").unwrap_or((&line, ""));
+    if name == "x-envoy-expected-rq-timeout-ms" && value.len() > 3 {
+        // Of a retry: some milliseconds are gone.
+        let left: u32 = value.parse().unwrap();
+        return format!("{name}: {}", left.next_multiple_of(1000));
+    }
+    if name == "x-forwarded-for" {
+        return format!("{name}: {}", without_own_address(value));
+    }
     let same = match (name, value) {
         ("server", "envoy" | "anyam") => "own",
         ("date", value) if value.ends_with(" GMT") => "now",

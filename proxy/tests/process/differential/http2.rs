@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use super::upstream::{refusing, scripted};
 use super::{Setup, cluster, route};
 use crate::filters::side::Side;
+use crate::running::TIMEOUT;
 
 /// What came back on a stream; lines are sorted, and what differs from run to run is masked.
 #[derive(Debug, PartialEq, Eq)]
@@ -102,7 +103,10 @@ async fn exchange(side: &Side, sent: &Sent) -> Stream {
                         let _ = body.flow_control().release_capacity(data.len());
                         stream.body += &String::from_utf8_lossy(&data);
                     }
-                    Err(error) => stream.reset = error.reason().map(u32::from),
+                    Err(error) => {
+                        stream.reset = error.reason().map(u32::from);
+                        break;
+                    }
                 }
             }
             if let Ok(Some(trailers)) = body.trailers().await {
@@ -133,7 +137,9 @@ async fn compare(setup: &Setup, asks: &[Sent]) {
     let (ours, stock) = (Side::anyam_by(&bootstrap), Side::envoy_by(&bootstrap));
     let mut differences = Vec::new();
     for ask in asks {
-        let (own, envoys) = (exchange(&ours, ask).await, exchange(&stock, ask).await);
+        let both = async { tokio::join!(exchange(&ours, ask), exchange(&stock, ask)) };
+        let both = tokio::time::timeout(TIMEOUT, both).await;
+        let (own, envoys) = both.unwrap_or_else(|_| panic!("{} {}", ask.method, ask.path));
         if own != envoys {
             let (method, path) = (ask.method, ask.path);
             differences.push(format!(

@@ -134,7 +134,7 @@ pub fn check(at: At<'_>, m: &pb::HttpConnectionManager) -> Result<(), CompileErr
         preserve_external_request_id, always_set_request_id_in_response,
         forward_client_cert_details, set_current_client_cert_details, upgrade_configs,
         normalize_path, merge_slashes, path_with_escaped_slashes_action, strip_matching_host_port,
-        strip_trailing_host_dot, proxy_status_config, route_specifier, strip_port_mode,
+        strip_trailing_host_dot, proxy_status_config, local_reply_config, route_specifier, strip_port_mode,
         proxy_100_continue,
     }
     Ok(())
