@@ -1,10 +1,15 @@
-//! Format strings and JSON formats rendered into a line. Source: Envoy's access log format
+//! Format strings and JSON formats rendered into a line ([`json`], `metadata`), if a log's filter takes
+//! the record (`filter`). Source: Envoy's access log format
 //! documentation.
 //!
 //! Whatever came from a peer is escaped: control and bidirectional-override characters never
 //! reach a terminal or break a line (see `escape`).
 
+mod filter;
+mod json;
 mod metadata;
+
+pub use filter::passes;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -12,12 +17,8 @@ use std::time::{Duration, SystemTime};
 
 use super::escape;
 use super::record::{Headers, Record};
-use crate::config::access_log::{
-    AccessLog, Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
-};
-use crate::matcher::{HeaderMatcher, HeaderName, Quantifier};
-use crate::message::grpc;
-use crate::metadata::Value;
+use crate::config::access_log::{AccessLog, Format, LogFormat, Operator, Part};
+use crate::matcher::HeaderName;
 
 /// Appends one line, newline included, when the log's filter accepts the record.
 pub fn render_line(log: &AccessLog, record: &Record<'_>, out: &mut Vec<u8>) -> bool {
@@ -37,7 +38,7 @@ pub fn render_line(log: &AccessLog, record: &Record<'_>, out: &mut Vec<u8>) -> b
             }
         }
         LogFormat::Json { fields, omit_empty } => {
-            render_object(fields, *omit_empty, record, out);
+            json::object(fields, *omit_empty, record, out);
             out.push(b'\n');
         }
     }
@@ -93,146 +94,10 @@ pub fn render_body(format: &LogFormat, record: &Record<'_>, out: &mut Vec<u8>) {
             render_with(plain, format, record, out);
         }
         LogFormat::Json { fields, omit_empty } => {
-            render_object(fields, *omit_empty, record, out);
+            json::object(fields, *omit_empty, record, out);
             out.push(b'\n');
         }
     }
-}
-
-/// Whether a filter takes a record.
-pub fn passes(filter: &LogFilter, record: &Record<'_>) -> bool {
-    match filter {
-        LogFilter::Status(comparison) => comparison.holds(record.code.into()),
-        LogFilter::Duration(comparison) => comparison.holds(record.duration.as_millis()),
-        LogFilter::Header(wanted) => {
-            let mut values = HeaderMatcher::new(wanted);
-            if let Some(headers) = record.request {
-                headers.values(&wanted.name, &mut |value| values.value(value));
-            }
-            values.matches(Quantifier::Any)
-        }
-        // As Envoy takes it of an answer that has none.
-        LogFilter::GrpcStatus { statuses, exclude } => {
-            let of_http = i32::from(grpc::status_of_http(record.code));
-            statuses.contains(&record.grpc_status.unwrap_or(of_http)) != *exclude
-        }
-        LogFilter::ResponseFlags(flags) if flags.is_empty() => !record.flags.is_empty(),
-        LogFilter::ResponseFlags(flags) => record
-            .flags
-            .short_names()
-            .any(|flag| flags.iter().any(|wanted| **wanted == *flag)),
-        LogFilter::And(all) => all.iter().all(|filter| passes(filter, record)),
-        LogFilter::Or(any) => any.iter().any(|filter| passes(filter, record)),
-    }
-}
-
-fn render_object(fields: &[JsonField], omit_empty: bool, record: &Record<'_>, out: &mut Vec<u8>) {
-    out.push(b'{');
-    let mut first = true;
-    for JsonField { key, value } in fields {
-        let start = out.len();
-        if !first {
-            out.push(b',');
-        }
-        out.extend_from_slice(key);
-        let empty = render_json(value, omit_empty, record, out);
-        if empty && omit_empty {
-            out.truncate(start);
-        } else {
-            first = false;
-        }
-    }
-    out.push(b'}');
-}
-
-/// Returns whether the value is `null`.
-fn render_json(
-    value: &JsonValue,
-    omit_empty: bool,
-    record: &Record<'_>,
-    out: &mut Vec<u8>,
-) -> bool {
-    match value {
-        JsonValue::Format(format) => return render_json_format(format, record, out),
-        JsonValue::Object(fields) => render_object(fields, omit_empty, record, out),
-        JsonValue::List(values) => {
-            out.push(b'[');
-            for (n, value) in values.iter().enumerate() {
-                if n > 0 {
-                    out.push(b',');
-                }
-                render_json(value, omit_empty, record, out);
-            }
-            out.push(b']');
-        }
-        JsonValue::Number(number) => push_fmt(out, format_args!("{number}")),
-        JsonValue::Bool(value) => push_fmt(out, format_args!("{value}")),
-        JsonValue::Null => {
-            out.extend_from_slice(b"null");
-            return true;
-        }
-    }
-    false
-}
-
-/// A lone operator keeps its type (numbers stay numbers, absent is `null`), as in Envoy; a mix of
-/// text and operators is a string.
-fn render_json_format(format: &Format, record: &Record<'_>, out: &mut Vec<u8>) -> bool {
-    let [Part::Operator(operator)] = format.0.as_slice() else {
-        let mut text = Vec::with_capacity(64);
-        for part in &format.0 {
-            match part {
-                Part::Literal(literal) => text.extend_from_slice(literal.as_bytes()),
-                Part::Operator(operator) => {
-                    if !operate(operator, record, &mut |value| text.extend_from_slice(value)) {
-                        text.push(b'-');
-                    }
-                }
-            }
-        }
-        escape::json(&text, out);
-        return false;
-    };
-    if let Operator::DynamicMetadata {
-        namespace,
-        path,
-        max: None,
-    } = operator
-    {
-        let known = record.metadata.and_then(|all| all.get(namespace, path));
-        metadata::json(known.unwrap_or(&Value::Null), out);
-        return known.is_none();
-    }
-    let start = out.len();
-    let there = if is_numeric(operator) {
-        operate(operator, record, &mut |part| out.extend_from_slice(part))
-    } else {
-        out.push(b'"');
-        let there = operate(operator, record, &mut |part| escape::json_part(part, out));
-        out.push(b'"');
-        there
-    };
-    if !there {
-        out.truncate(start);
-        out.extend_from_slice(b"null");
-    }
-    !there
-}
-
-fn is_numeric(operator: &Operator) -> bool {
-    use Operator as O;
-    matches!(
-        operator,
-        O::Duration
-            | O::RequestDuration
-            | O::ResponseDuration
-            | O::BytesReceived
-            | O::BytesSent
-            | O::ResponseCode
-            | O::UpstreamRequestAttemptCount
-            | O::DownstreamLocalPort
-            | O::ConnectionId
-    )
 }
 
 /// Calls `put` with the operator's value, possibly in pieces. False: there is none.
@@ -285,22 +150,12 @@ fn operate(operator: &Operator, record: &Record<'_>, put: &mut dyn FnMut(&[u8]))
             name,
             alternative,
             max,
-        } => {
-            put_header(record.request, name, *max, put)
-                || alternative
-                    .as_ref()
-                    .is_some_and(|name| put_header(record.request, name, *max, put))
-        }
+        } => put_either(record.request, (name, alternative), *max, put),
         O::ResponseHeader {
             name,
             alternative,
             max,
-        } => {
-            put_header(record.response, name, *max, put)
-                || alternative
-                    .as_ref()
-                    .is_some_and(|name| put_header(record.response, name, *max, put))
-        }
+        } => put_either(record.response, (name, alternative), *max, put),
         O::ResponseTrailer { name, max } => put_header(record.trailers, name, *max, put),
         O::DynamicMetadata {
             namespace,
@@ -382,6 +237,17 @@ fn put_address(address: Option<SocketAddr>, port: bool, put: &mut dyn FnMut(&[u8
 /// What is formatted, off the heap.
 type Text = smallvec::SmallVec<[u8; 64]>;
 
+/// That of the first header, or, where there is none, of the alternative.
+fn put_either(
+    headers: Option<&dyn Headers>,
+    (name, alternative): (&HeaderName, &Option<HeaderName>),
+    max: Option<usize>,
+    put: &mut dyn FnMut(&[u8]),
+) -> bool {
+    let mut put_one = |name| put_header(headers, name, max, put);
+    put_one(name) || alternative.as_ref().is_some_and(put_one)
+}
+
 /// The first value, as in Envoy, cut at `max` bytes.
 fn put_header(
     headers: Option<&dyn Headers>,
@@ -416,9 +282,4 @@ fn put_time(at: SystemTime, format: Option<&str>, put: &mut dyn FnMut(&[u8])) ->
     let written = escape::strftime(&mut text, format, &time, since);
     put(&text);
     written.is_ok()
-}
-
-fn push_fmt(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
-    // Writing into a Vec cannot fail.
-    let _ = out.write_fmt(arguments);
 }

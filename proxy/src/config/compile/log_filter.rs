@@ -4,7 +4,7 @@ use xds_proto::envoy::config::accesslog::v3 as log;
 use xds_proto::envoy::config::core::v3 as core;
 
 use super::access_log::MAX_DEPTH;
-use super::matcher::header;
+use super::matcher;
 use super::support::{At, CompileError, each, ignored, known, required};
 use crate::config::access_log::{Comparison, ComparisonOp, LogFilter};
 use crate::metrics::flags::ResponseFlags;
@@ -28,10 +28,11 @@ pub fn filter(at: At<'_>, m: &log::AccessLogFilter, depth: u32) -> Result<LogFil
             Ok(LogFilter::Duration(comparison(at, m.as_ref())?))
         }
         Spec::HeaderFilter(m) => {
-            let log::HeaderFilter { header: m } = m;
+            let log::HeaderFilter { header } = m;
             let at = at.field("header_filter");
-            let m = required!(at, m);
-            Ok(LogFilter::Header(Box::new(header(at.field("header"), m)?)))
+            let header = required!(at, header);
+            let wanted = matcher::header(at.field("header"), header)?;
+            Ok(LogFilter::Header(Box::new(wanted)))
         }
         Spec::GrpcStatusFilter(m) => {
             let log::GrpcStatusFilter { statuses, exclude } = m;

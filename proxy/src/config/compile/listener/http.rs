@@ -135,13 +135,7 @@ pub fn manager(
             at.field("http2_protocol_options"),
             http2_protocol_options.as_ref(),
         )?,
-        local_replies: match local_reply_config {
-            Some(m) => {
-                let at = at.field("local_reply_config");
-                Some(Box::new(local_reply::local_replies(at, m)?))
-            }
-            None => None,
-        },
+        local_replies: local_reply::local_replies(at, local_reply_config)?,
         proxy_status: proxy_status_config.is_some(),
     })
 }

@@ -11,15 +11,22 @@ use crate::config::compile::support::{At, CompileError, each, required, u32_opt}
 use crate::config::compile::values::data_source;
 use crate::config::local_reply::{BodyFormat, LocalReplies, ResponseMapper};
 
-pub fn local_replies(at: At<'_>, m: &pb::LocalReplyConfig) -> Result<LocalReplies, CompileError> {
-    let pb::LocalReplyConfig {
+pub fn local_replies(
+    at: At<'_>,
+    m: &Option<pb::LocalReplyConfig>,
+) -> Result<Option<Box<LocalReplies>>, CompileError> {
+    let Some(pb::LocalReplyConfig {
         mappers,
         body_format: format,
-    } = m;
-    Ok(LocalReplies {
+    }) = m
+    else {
+        return Ok(None);
+    };
+    let at = at.field("local_reply_config");
+    Ok(Some(Box::new(LocalReplies {
         mappers: each(at, "mappers", mappers, mapper)?,
         body_format: body_format(at.field("body_format"), format.as_ref())?,
-    })
+    })))
 }
 
 fn mapper(at: At<'_>, m: &pb::ResponseMapper) -> Result<ResponseMapper, CompileError> {
