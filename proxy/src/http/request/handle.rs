@@ -141,6 +141,14 @@ pub async fn handle(
     }
 }
 
+fn is_same_route(one: Option<&Arc<Route>>, other: Option<&Arc<Route>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
 /// Whether an HTTP/1 connection is to end with the response whose head comes next. It is decided at
 /// that moment: a client that notices a drain only by the end of its connection may have sent
 /// another request. HTTP/2 has GOAWAY.
@@ -165,15 +173,14 @@ impl Exchange<'_, '_> {
             return Err(Failure::Denied("connection".into()));
         }
         // Filters see the body of a request whose upgrade is ignored.
-        let is_refused = match route.as_deref().map(|route| &route.action) {
-            Some(Action::Forward(forward)) => {
-                let manager = &self.info.manager;
-                upgrade::check(&mut self.info.request, &mut framing, forward, manager).is_err()
-            }
-            _ => false,
-        };
-        if let Some(reply) = self.filter_request(route.as_deref(), &mut framing).await? {
+        let mut is_refused = self.refuses_upgrade(route.as_deref(), &mut framing);
+        if let Some(reply) = self.filter_request(route.clone(), &mut framing).await? {
             return self.reply(reply).await;
+        }
+        let first = route;
+        let route = self.info.route.clone();
+        if !is_same_route(first.as_ref(), route.as_ref()) {
+            is_refused |= self.refuses_upgrade(route.as_deref(), &mut framing);
         }
         if is_refused {
             return Err(Failure::UpgradeRefused);
@@ -195,8 +202,20 @@ impl Exchange<'_, '_> {
         }
     }
 
+    /// Whether the route does not allow the upgrade that the request asks for; one that it ignores is
+    /// taken out of the request.
+    fn refuses_upgrade(&mut self, route: Option<&Route>, framing: &mut Framing) -> bool {
+        match route.map(|route| &route.action) {
+            Some(Action::Forward(forward)) => {
+                let manager = &self.info.manager;
+                upgrade::check(&mut self.info.request, framing, forward, manager).is_err()
+            }
+            _ => false,
+        }
+    }
+
     /// Virtual host and route; `None`: there is none.
-    fn plan(&mut self) -> Result<Option<Arc<Route>>, Failure> {
+    pub(in crate::http) fn plan(&mut self) -> Result<Option<Arc<Route>>, Failure> {
         let info = &mut self.info;
         let mut memo = self.conn.authority.borrow_mut();
         let (head, local) = (&mut info.request, info.downstream.local);
@@ -205,7 +224,8 @@ impl Exchange<'_, '_> {
         let Some(routes) = self.resolved.routes.clone() else {
             return Ok(None);
         };
-        match plan::plan(&routes, &name, &info.request, info.draw) {
+        let metadata = info.filters.metadata();
+        match plan::plan(&routes, &name, &info.request, metadata, info.draw) {
             Ok(matched) => {
                 info.route_config = Some(matched.config);
                 info.virtual_host = Some(matched.host);
@@ -215,6 +235,7 @@ impl Exchange<'_, '_> {
             Err(host) => {
                 info.route_config = Some(routes);
                 info.virtual_host = host;
+                info.route = None;
                 Ok(None)
             }
         }

@@ -101,9 +101,9 @@ pub fn answer(
     status: u16,
     grpc: Option<u32>,
     text: &str,
-    details: &'static str,
+    details: impl Into<Cow<'static, str>>,
 ) -> Reply {
-    info.details = Cow::Borrowed(details);
+    info.details = details.into();
     info.local_reply = true;
     let mut head = Head::new();
     head.set_version(info.version);
@@ -141,7 +141,9 @@ fn respond(
         return Reply { body: Bytes::new() };
     }
     head.set_status(status);
-    head.append(HeaderId::ContentType, b"text/plain");
+    if !text.is_empty() {
+        head.append(HeaderId::ContentType, b"text/plain");
+    }
     finish(info, head, text.into())
 }
 

@@ -1,7 +1,8 @@
 //! HTTP filters beside a stock Envoy: the same bootstrap, the same requests, the same answers,
 //! the same requests upstream, the same access log.
 //!
-//! - `side`: one of the two proxies; `upstream`, `coded`: what stands behind both
+//! - `side`: one of the two proxies; `upstream`, `coded`: what stands behind both; `tokens`: JSON Web
+//!   Tokens
 //! - the rest: a table of scenarios per filter
 
 mod buffer;
@@ -12,9 +13,13 @@ mod cors;
 mod decompressor;
 mod fault;
 mod header_mutation;
+mod jwt_authn;
 mod local_ratelimit;
 pub mod side;
+mod tokens;
 mod upstream;
+
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
@@ -32,6 +37,8 @@ pub struct Scenario {
     pub table: Value,
     /// Further fields of the connection manager.
     pub manager: Value,
+    /// Further clusters.
+    pub clusters: Value,
 }
 
 impl Scenario {
@@ -53,6 +60,7 @@ impl Scenario {
             virtual_hosts: json!([host]),
             table: json!({}),
             manager: json!({}),
+            clusters: json!([]),
         }
     }
 
@@ -70,6 +78,21 @@ impl Scenario {
         let (ours, stock) = (ours.log(asks.len()), stock.log(asks.len()));
         assert_eq!(ours, stock, "access logs, Anyam | Envoy");
     }
+}
+
+/// A cluster with one endpoint.
+pub fn cluster(name: &str, endpoint: SocketAddr) -> Value {
+    let (ip, port) = (endpoint.ip().to_string(), endpoint.port());
+    let address = json!({"socket_address": {"address": ip, "port_value": port}});
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    })
 }
 
 /// A route by prefix to the cluster `app`.

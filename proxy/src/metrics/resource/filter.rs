@@ -1,0 +1,76 @@
+//! Counters per HTTP filter.
+
+use prometheus::{IntCounter, IntCounterVec};
+
+use super::Holders;
+use crate::metrics::registry::{Registry, RegistryError};
+
+resource_metrics! {
+    /// Counters of one compressor, labelled as Envoy's statistics are rooted: the library's name, what
+    /// it is, and the direction where that is configured.
+    CompressorMetrics, CompressorFamilies, "compressor";
+    counters {
+        compressed = "anyam_compressor_compressed_total", "Bodies compressed.";
+        not_compressed = "anyam_compressor_not_compressed_total", "Bodies left as they were.";
+        total_uncompressed_bytes = "anyam_compressor_uncompressed_bytes_total",
+            "Bytes of bodies before they were compressed.";
+        total_compressed_bytes = "anyam_compressor_compressed_bytes_total",
+            "Bytes of bodies after they were compressed.";
+        content_length_too_small = "anyam_compressor_content_length_too_small_total",
+            "Bodies left as they were because they are too short.";
+        no_accept_header = "anyam_compressor_no_accept_header_total",
+            "Requests without Accept-Encoding.";
+        header_identity = "anyam_compressor_header_identity_total",
+            "Requests that prefer a response as it is.";
+        header_compressor_used = "anyam_compressor_header_compressor_used_total",
+            "Requests that prefer this compressor's coding.";
+        header_compressor_overshadowed = "anyam_compressor_header_compressor_overshadowed_total",
+            "Requests that prefer another compressor's coding.";
+        header_wildcard = "anyam_compressor_header_wildcard_total",
+            "Requests that prefer any coding.";
+        header_not_valid = "anyam_compressor_header_not_valid_total",
+            "Requests that accept no coding there is a compressor for.";
+        not_compressed_etag = "anyam_compressor_not_compressed_etag_total",
+            "Responses left as they were because they have an ETag.";
+    }
+    gauges {}
+    typed {}
+}
+
+resource_metrics! {
+    /// Counters of one direction of a decompressor, labelled as Envoy's statistics are rooted.
+    DecompressorMetrics, DecompressorFamilies, "decompressor";
+    counters {
+        decompressed = "anyam_decompressor_decompressed_total", "Bodies decompressed.";
+        not_decompressed = "anyam_decompressor_not_decompressed_total",
+            "Bodies left as they were.";
+        total_uncompressed_bytes = "anyam_decompressor_uncompressed_bytes_total",
+            "Bytes of bodies after they were decompressed.";
+        total_compressed_bytes = "anyam_decompressor_compressed_bytes_total",
+            "Bytes of bodies before they were decompressed.";
+    }
+    gauges {}
+    typed {}
+}
+
+resource_metrics! {
+    /// Counters of one filter that verifies JSON Web Tokens, labelled as Envoy's statistics are rooted:
+    /// the `stat_prefix` of the connection manager and, where it has one, of the filter.
+    JwtAuthnMetrics, JwtAuthnFamilies, "jwt_authn";
+    counters {
+        allowed = "anyam_jwt_authn_allowed_total", "Requests that were allowed.";
+        denied = "anyam_jwt_authn_denied_total", "Requests that were refused.";
+        cors_preflight_bypassed = "anyam_jwt_authn_cors_preflight_bypassed_total",
+            "CORS preflight requests, which need no token.";
+        jwks_fetch_success = "anyam_jwt_authn_jwks_fetch_success_total",
+            "Key sets that were fetched.";
+        jwks_fetch_failed = "anyam_jwt_authn_jwks_fetch_failed_total",
+            "Key sets that could not be fetched.";
+        jwt_cache_hit = "anyam_jwt_authn_jwt_cache_hit_total",
+            "Tokens that had been verified before.";
+        jwt_cache_miss = "anyam_jwt_authn_jwt_cache_miss_total",
+            "Tokens that had to be verified.";
+    }
+    gauges {}
+    typed {}
+}
