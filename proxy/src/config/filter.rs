@@ -3,9 +3,11 @@
 //!
 //! - `name`: by which routes override filters; `rate_limit`: the local rate limit and the actions that describe requests to it
 //! - `compression`: the compressor; `decompression`: the decompressor
+//! - `csrf`: cross-site request forgery
 //! - `stateful_session`: sessions that stay on an endpoint; `jwt_authn`: JSON Web Tokens
 
 mod compression;
+mod csrf;
 mod decompression;
 mod jwt_authn;
 mod name;
@@ -22,6 +24,7 @@ pub use self::compression::{
     CommonDirection, Compression, CompressionLibrary, CompressionOverride, ContentCoding,
     EtagPolicy, ResponseCompression, ZstdParameters,
 };
+pub use self::csrf::{Csrf, CsrfPolicy};
 pub use self::decompression::{Decompression, DecompressionDirection, DecompressionLibrary};
 pub use self::jwt_authn::{
     Allowance, Audiences, ClaimHeader, HeaderLocation, Issuers, JwtAuthn, JwtAuthnOverride,
@@ -65,6 +68,9 @@ pub enum FilterConfig {
     CompressorOfRoute(CompressionOverride),
     /// `None`: no session, the filter's own configuration where only routes have one.
     StatefulSession(Option<Arc<StatefulSession>>),
+    Csrf(Csrf),
+    /// Of routes only.
+    CsrfOfRoute(Arc<CsrfPolicy>),
     JwtAuthn(Arc<JwtAuthn>),
     /// Of routes only.
     JwtAuthnOfRoute(JwtAuthnOverride),
@@ -84,6 +90,8 @@ impl FilterConfig {
             | Self::Fault(_)
             | Self::Buffer(_)
             | Self::CompressorOfRoute(_)
+            | Self::Csrf(_)
+            | Self::CsrfOfRoute(_)
             | Self::JwtAuthn(_)
             | Self::JwtAuthnOfRoute(_) => false,
         }

@@ -141,8 +141,8 @@ macro_rules! resource_metrics {
 mod filter;
 
 pub use self::filter::{
-    CompressorFamilies, CompressorMetrics, DecompressorFamilies, DecompressorMetrics,
-    JwtAuthnFamilies, JwtAuthnMetrics,
+    CompressorFamilies, CompressorMetrics, CsrfFamilies, CsrfMetrics, DecompressorFamilies,
+    DecompressorMetrics, JwtAuthnFamilies, JwtAuthnMetrics,
 };
 
 resource_metrics! {

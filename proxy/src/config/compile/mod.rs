@@ -72,8 +72,8 @@ use crate::jwt::remote::NewRemoteKeys;
 use crate::log_sink::Sinks;
 use crate::metrics::registry::{Registry, RegistryError};
 use crate::metrics::resource::{
-    ClusterFamilies, ClusterMetrics, CompressorFamilies, DecompressorFamilies, JwtAuthnFamilies,
-    ListenerFamilies, ListenerMetrics,
+    ClusterFamilies, ClusterMetrics, CompressorFamilies, CsrfFamilies, DecompressorFamilies,
+    JwtAuthnFamilies, ListenerFamilies, ListenerMetrics,
 };
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
@@ -90,6 +90,7 @@ pub struct Compiler {
     cluster_metrics: ClusterFamilies,
     compressor_metrics: CompressorFamilies,
     decompressor_metrics: DecompressorFamilies,
+    csrf_metrics: CsrfFamilies,
     jwt_authn_metrics: JwtAuthnFamilies,
     /// Key sets that are to be fetched, for the task that does so.
     pub remote_keys: NewRemoteKeys,
@@ -192,6 +193,7 @@ impl Compiler {
             cluster_metrics: ClusterFamilies::new(registry)?,
             compressor_metrics: CompressorFamilies::new(registry)?,
             decompressor_metrics: DecompressorFamilies::new(registry)?,
+            csrf_metrics: CsrfFamilies::new(registry)?,
             jwt_authn_metrics: JwtAuthnFamilies::new(registry)?,
             remote_keys: NewRemoteKeys::default(),
             ids: AtomicU64::new(1),
@@ -325,6 +327,7 @@ impl Compiler {
             counts: &self.counts,
             compressors: &self.compressor_metrics,
             decompressors: &self.decompressor_metrics,
+            csrf: &self.csrf_metrics,
             jwt_authn: &self.jwt_authn_metrics,
             remote_keys: &self.remote_keys,
             stat_prefix: "",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::jwt_authn::FetchedKeySets;
 use super::{
-    StreamFilters, compressor, cors, decompressor, fault, header_mutation, jwt_authn,
+    StreamFilters, compressor, cors, csrf, decompressor, fault, header_mutation, jwt_authn,
     local_ratelimit, rbac, stateful_session,
 };
 use crate::config::filter::{FilterConfig, HttpFilter};
@@ -153,6 +153,7 @@ impl Exchange<'_, '_> {
                 };
                 local_ratelimit::on_request(asked, info, self.conn)
             }
+            FilterConfig::Csrf(own) => csrf::on_request(own, of_route, info),
             FilterConfig::StatefulSession(own) => {
                 stateful_session::on_request(own, of_route, place, info);
                 None
@@ -175,6 +176,7 @@ impl Exchange<'_, '_> {
             | FilterConfig::JwtAuthn(_)
             // Only a route's.
             | FilterConfig::CompressorOfRoute(_)
+            | FilterConfig::CsrfOfRoute(_)
             | FilterConfig::JwtAuthnOfRoute(_) => None,
         }
     }
@@ -221,6 +223,8 @@ pub fn on_response(info: &mut StreamInfo, mut body: BodyLength) {
             FilterConfig::Rbac(_)
             | FilterConfig::Fault(_)
             | FilterConfig::Buffer(_)
+            | FilterConfig::Csrf(_)
+            | FilterConfig::CsrfOfRoute(_)
             | FilterConfig::JwtAuthn(_)
             | FilterConfig::JwtAuthnOfRoute(_)
             | FilterConfig::CompressorOfRoute(_) => {}

@@ -74,3 +74,18 @@ resource_metrics! {
     gauges {}
     typed {}
 }
+
+resource_metrics! {
+    /// Counters of the filter against cross-site request forgery, labelled as Envoy's statistics are
+    /// rooted: the connection manager's `stat_prefix`.
+    CsrfMetrics, CsrfFamilies, "csrf";
+    counters {
+        missing_source_origin = "anyam_csrf_missing_source_origin_total",
+            "Requests that do not say which page they come from.";
+        request_invalid = "anyam_csrf_request_invalid_total",
+            "Requests from pages of other hosts.";
+        request_valid = "anyam_csrf_request_valid_total", "Requests that were allowed.";
+    }
+    gauges {}
+    typed {}
+}

@@ -10,6 +10,7 @@ mod chain;
 mod coded;
 mod compressor;
 mod cors;
+mod csrf;
 mod decompressor;
 mod fault;
 mod header_mutation;

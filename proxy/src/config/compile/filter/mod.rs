@@ -1,12 +1,13 @@
 //! HTTP filters: their own configuration and their routes'.
 //!
-//! - `buffer`, `compressor`, `cors`, `decompressor`, `fault`, `header_mutation`, `jwt_authn`,
+//! - `buffer`, `compressor`, `cors`, `csrf`, `decompressor`, `fault`, `header_mutation`, `jwt_authn`,
 //!   `local_ratelimit` with `rate_limit` (how routes describe requests), `stateful_session`; RBAC is
 //!   [`super::policy`]
 
 mod buffer;
 mod compressor;
 mod cors;
+mod csrf;
 mod decompressor;
 mod fault;
 mod header_mutation;
@@ -22,7 +23,9 @@ use super::support::{At, CompileError, decode, known, type_name};
 use crate::config::compile::Counts;
 use crate::config::filter::{FilterConfig, FilterNames, FilterOverride, Percent};
 use crate::jwt::remote::NewRemoteKeys;
-use crate::metrics::resource::{CompressorFamilies, DecompressorFamilies, JwtAuthnFamilies};
+use crate::metrics::resource::{
+    CompressorFamilies, CsrfFamilies, DecompressorFamilies, JwtAuthnFamilies,
+};
 
 /// What the filters of all chains and routes share while they compile.
 #[derive(Clone, Copy)]
@@ -31,6 +34,7 @@ pub struct FilterScope<'a> {
     pub counts: &'a Counts,
     pub compressors: &'a CompressorFamilies,
     pub decompressors: &'a DecompressorFamilies,
+    pub csrf: &'a CsrfFamilies,
     pub jwt_authn: &'a JwtAuthnFamilies,
     /// Key sets that are to be fetched.
     pub remote_keys: &'a NewRemoteKeys,
@@ -77,6 +81,9 @@ pub fn config(
         "envoy.extensions.filters.http.stateful_session.v3.StatefulSession" => {
             stateful_session::filter(at, &decode(at, any)?)?
         }
+        "envoy.extensions.filters.http.csrf.v3.CsrfPolicy" => {
+            csrf::filter(at, &decode(at, any)?, scope)?
+        }
         "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication" => {
             jwt_authn::filter(at, &decode(at, any)?, scope)?
         }
@@ -110,6 +117,9 @@ pub fn of_route(
         "envoy.extensions.filters.http.cors.v3.CorsPolicy" => cors::policy(at, &decode(at, any)?)?,
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute" => {
             header_mutation::per_route(at, &decode(at, any)?)?
+        }
+        "envoy.extensions.filters.http.csrf.v3.CsrfPolicy" => {
+            csrf::per_route(at, &decode(at, any)?)?
         }
         "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig" => {
             jwt_authn::per_route(at, &decode(at, any)?, scope)?
