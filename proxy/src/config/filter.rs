@@ -3,12 +3,13 @@
 //!
 //! - `name`: by which routes override filters; `rate_limit`: the local rate limit and the actions that describe requests to it
 //! - `compression`: the compressor; `decompression`: the decompressor
-//! - `csrf`: cross-site request forgery
+//! - `csrf`: cross-site request forgery; `header_to_metadata`: dynamic metadata by headers
 //! - `stateful_session`: sessions that stay on an endpoint; `jwt_authn`: JSON Web Tokens
 
 mod compression;
 mod csrf;
 mod decompression;
+mod header_to_metadata;
 mod jwt_authn;
 mod name;
 mod rate_limit;
@@ -26,6 +27,9 @@ pub use self::compression::{
 };
 pub use self::csrf::{Csrf, CsrfPolicy};
 pub use self::decompression::{Decompression, DecompressionDirection, DecompressionLibrary};
+pub use self::header_to_metadata::{
+    HeaderToMetadata, HeaderToMetadataRule, MetadataFromHeader, MetadataSource, MetadataText,
+};
 pub use self::jwt_authn::{
     Allowance, Audiences, ClaimHeader, HeaderLocation, Issuers, JwtAuthn, JwtAuthnOverride,
     JwtProvider, JwtRequirement, JwtRule, KeySource, NamedLocation, PayloadHeader, RequirementKind,
@@ -68,6 +72,7 @@ pub enum FilterConfig {
     CompressorOfRoute(CompressionOverride),
     /// `None`: no session, the filter's own configuration where only routes have one.
     StatefulSession(Option<Arc<StatefulSession>>),
+    HeaderToMetadata(Arc<HeaderToMetadata>),
     Csrf(Csrf),
     /// Of routes only.
     CsrfOfRoute(Arc<CsrfPolicy>),
@@ -83,6 +88,7 @@ impl FilterConfig {
             Self::LocalRateLimit(_)
             | Self::Cors(_)
             | Self::HeaderMutation(_)
+            | Self::HeaderToMetadata(_)
             | Self::Compressor(_)
             | Self::Decompressor(_)
             | Self::StatefulSession(_) => true,

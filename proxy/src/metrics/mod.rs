@@ -33,7 +33,7 @@ pub use self::edges::Edges;
 pub use self::flags::ResponseFlags;
 pub use self::registry::Registry;
 pub use self::resource::{
-    ClusterMetrics, CompressorMetrics, CsrfMetrics, DecompressorMetrics, JwtAuthnMetrics,
-    ListenerMetrics, OpenConnection,
+    ClusterMetrics, CompressorMetrics, CsrfMetrics, DecompressorMetrics, HeaderToMetadataMetrics,
+    JwtAuthnMetrics, ListenerMetrics, OpenConnection,
 };
 pub use self::splices::SpliceMetrics;

@@ -142,7 +142,8 @@ mod filter;
 
 pub use self::filter::{
     CompressorFamilies, CompressorMetrics, CsrfFamilies, CsrfMetrics, DecompressorFamilies,
-    DecompressorMetrics, JwtAuthnFamilies, JwtAuthnMetrics,
+    DecompressorMetrics, HeaderToMetadataFamilies, HeaderToMetadataMetrics, JwtAuthnFamilies,
+    JwtAuthnMetrics,
 };
 
 resource_metrics! {

@@ -73,7 +73,7 @@ use crate::log_sink::Sinks;
 use crate::metrics::registry::{Registry, RegistryError};
 use crate::metrics::resource::{
     ClusterFamilies, ClusterMetrics, CompressorFamilies, CsrfFamilies, DecompressorFamilies,
-    JwtAuthnFamilies, ListenerFamilies, ListenerMetrics,
+    HeaderToMetadataFamilies, JwtAuthnFamilies, ListenerFamilies, ListenerMetrics,
 };
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
@@ -91,6 +91,7 @@ pub struct Compiler {
     compressor_metrics: CompressorFamilies,
     decompressor_metrics: DecompressorFamilies,
     csrf_metrics: CsrfFamilies,
+    header_to_metadata_metrics: HeaderToMetadataFamilies,
     jwt_authn_metrics: JwtAuthnFamilies,
     /// Key sets that are to be fetched, for the task that does so.
     pub remote_keys: NewRemoteKeys,
@@ -194,6 +195,7 @@ impl Compiler {
             compressor_metrics: CompressorFamilies::new(registry)?,
             decompressor_metrics: DecompressorFamilies::new(registry)?,
             csrf_metrics: CsrfFamilies::new(registry)?,
+            header_to_metadata_metrics: HeaderToMetadataFamilies::new(registry)?,
             jwt_authn_metrics: JwtAuthnFamilies::new(registry)?,
             remote_keys: NewRemoteKeys::default(),
             ids: AtomicU64::new(1),
@@ -328,6 +330,7 @@ impl Compiler {
             compressors: &self.compressor_metrics,
             decompressors: &self.decompressor_metrics,
             csrf: &self.csrf_metrics,
+            header_to_metadata: &self.header_to_metadata_metrics,
             jwt_authn: &self.jwt_authn_metrics,
             remote_keys: &self.remote_keys,
             stat_prefix: "",

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::jwt_authn::FetchedKeySets;
 use super::{
-    StreamFilters, compressor, cors, csrf, decompressor, fault, header_mutation, jwt_authn,
-    local_ratelimit, rbac, stateful_session,
+    StreamFilters, compressor, cors, csrf, decompressor, fault, header_mutation,
+    header_to_metadata, jwt_authn, local_ratelimit, rbac, stateful_session,
 };
 use crate::config::filter::{FilterConfig, HttpFilter};
 use crate::config::route::Route;
@@ -154,6 +154,10 @@ impl Exchange<'_, '_> {
                 local_ratelimit::on_request(asked, info, self.conn)
             }
             FilterConfig::Csrf(own) => csrf::on_request(own, of_route, info),
+            FilterConfig::HeaderToMetadata(own) => {
+                header_to_metadata::on_request(own, of_route, info, &self.conn.worker.heads);
+                None
+            }
             FilterConfig::StatefulSession(own) => {
                 stateful_session::on_request(own, of_route, place, info);
                 None
@@ -206,6 +210,9 @@ pub fn on_response(info: &mut StreamInfo, mut body: BodyLength) {
         match own {
             FilterConfig::HeaderMutation(own) => {
                 header_mutation::apply(own, of_route, HeadSide::Response, info);
+            }
+            FilterConfig::HeaderToMetadata(own) => {
+                header_to_metadata::on_response(own, of_route, info);
             }
             FilterConfig::Cors(_) => cors::on_response(place, info),
             FilterConfig::LocalRateLimit(_) => local_ratelimit::on_response(place, info),

@@ -2,7 +2,7 @@
 //! on its way out, in reverse order. The router is the last and is not a filter here.
 //!
 //! - `chain`: runs the filters over a request and its response; `wait`: what a filter may wait for
-//! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `csrf`, `header_mutation`, `compressor` with
+//! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `csrf`, `header_mutation`, `header_to_metadata`, `compressor` with
 //!   `accept_encoding` and `encoder`, `decompressor` with `decoder`, `stateful_session`, `jwt_authn`: a file or folder per filter
 //! - `body`: a body through the filters that change it; `throttle`: at the rate that one sets
 //!
@@ -22,6 +22,7 @@ mod descriptor;
 mod encoder;
 mod fault;
 mod header_mutation;
+mod header_to_metadata;
 mod jwt_authn;
 mod local_ratelimit;
 pub(crate) mod rbac;

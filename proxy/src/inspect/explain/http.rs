@@ -202,6 +202,7 @@ fn filters(
             FilterConfig::HeaderMutation(_) => "may change headers, which is not tried here",
             FilterConfig::Buffer(_) => "waits for the request's whole body",
             FilterConfig::StatefulSession(_) => "keeps a session on one endpoint",
+            FilterConfig::HeaderToMetadata(_) => "sets dynamic metadata by headers",
             FilterConfig::Csrf(_) => "refuses changes that pages of other hosts ask for",
             FilterConfig::JwtAuthn(_) => "may require a JSON Web Token, which is not verified here",
             FilterConfig::Compressor(_) => "may compress the request or the response",

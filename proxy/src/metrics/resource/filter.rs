@@ -89,3 +89,30 @@ resource_metrics! {
     gauges {}
     typed {}
 }
+
+resource_metrics! {
+    /// Counters of one filter that sets dynamic metadata by headers, labelled by its `stat_prefix`.
+    HeaderToMetadataMetrics, HeaderToMetadataFamilies, "header_to_metadata";
+    counters {
+        request_rules_processed = "anyam_header_to_metadata_request_rules_processed_total",
+            "Rules applied to requests.";
+        request_metadata_added = "anyam_header_to_metadata_request_metadata_added_total",
+            "Values set by requests.";
+        request_header_not_found = "anyam_header_to_metadata_request_header_not_found_total",
+            "Values set because a request lacks a header.";
+        response_rules_processed = "anyam_header_to_metadata_response_rules_processed_total",
+            "Rules applied to responses.";
+        response_metadata_added = "anyam_header_to_metadata_response_metadata_added_total",
+            "Values set by responses.";
+        response_header_not_found = "anyam_header_to_metadata_response_header_not_found_total",
+            "Values set because a response lacks a header.";
+        base64_decode_failed = "anyam_header_to_metadata_base64_decode_failed_total",
+            "Values that are not in Base64.";
+        header_value_too_long = "anyam_header_to_metadata_header_value_too_long_total",
+            "Values that are too long.";
+        regex_substitution_failed = "anyam_header_to_metadata_regex_substitution_failed_total",
+            "Values of which a rewrite leaves nothing.";
+    }
+    gauges {}
+    typed {}
+}

@@ -14,6 +14,7 @@ mod csrf;
 mod decompressor;
 mod fault;
 mod header_mutation;
+mod header_to_metadata;
 mod jwt_authn;
 mod local_ratelimit;
 pub mod side;

@@ -21,7 +21,7 @@ const LOG: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.F
 const FORMAT: &str = "%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% \
     %RESPONSE_CODE_DETAILS% %GRPC_STATUS(NUMBER)% %DYNAMIC_METADATA(fault)% \
     %DYNAMIC_METADATA(fault:text)% %DYNAMIC_METADATA(fault:deep:list)% \
-    %DYNAMIC_METADATA(envoy.filters.http.jwt_authn)%\n";
+    %DYNAMIC_METADATA(envoy.filters.http.jwt_authn)% %DYNAMIC_METADATA(seen)%\n";
 
 /// Envoy's own arguments.
 const ENVOYS: [&str; 3] = ["--disable-hot-restart", "--file-flush-interval-msec", "50"];

@@ -1,7 +1,8 @@
 //! HTTP filters: their own configuration and their routes'.
 //!
-//! - `buffer`, `compressor`, `cors`, `csrf`, `decompressor`, `fault`, `header_mutation`, `jwt_authn`,
-//!   `local_ratelimit` with `rate_limit` (how routes describe requests), `stateful_session`; RBAC is
+//! - `buffer`, `compressor`, `cors`, `csrf`, `decompressor`, `fault`, `header_mutation`,
+//!   `header_to_metadata`, `jwt_authn`, `local_ratelimit` with `rate_limit` (how routes describe
+//!   requests), `stateful_session`; RBAC is
 //!   [`super::policy`]
 
 mod buffer;
@@ -11,6 +12,7 @@ mod csrf;
 mod decompressor;
 mod fault;
 mod header_mutation;
+mod header_to_metadata;
 mod jwt_authn;
 mod local_ratelimit;
 pub mod rate_limit;
@@ -24,7 +26,8 @@ use crate::config::compile::Counts;
 use crate::config::filter::{FilterConfig, FilterNames, FilterOverride, Percent};
 use crate::jwt::remote::NewRemoteKeys;
 use crate::metrics::resource::{
-    CompressorFamilies, CsrfFamilies, DecompressorFamilies, JwtAuthnFamilies,
+    CompressorFamilies, CsrfFamilies, DecompressorFamilies, HeaderToMetadataFamilies,
+    JwtAuthnFamilies,
 };
 
 /// What the filters of all chains and routes share while they compile.
@@ -35,6 +38,7 @@ pub struct FilterScope<'a> {
     pub compressors: &'a CompressorFamilies,
     pub decompressors: &'a DecompressorFamilies,
     pub csrf: &'a CsrfFamilies,
+    pub header_to_metadata: &'a HeaderToMetadataFamilies,
     pub jwt_authn: &'a JwtAuthnFamilies,
     /// Key sets that are to be fetched.
     pub remote_keys: &'a NewRemoteKeys,
@@ -84,6 +88,9 @@ pub fn config(
         "envoy.extensions.filters.http.csrf.v3.CsrfPolicy" => {
             csrf::filter(at, &decode(at, any)?, scope)?
         }
+        "envoy.extensions.filters.http.header_to_metadata.v3.Config" => {
+            header_to_metadata::filter(at, &decode(at, any)?, scope)?
+        }
         "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication" => {
             jwt_authn::filter(at, &decode(at, any)?, scope)?
         }
@@ -120,6 +127,9 @@ pub fn of_route(
         }
         "envoy.extensions.filters.http.csrf.v3.CsrfPolicy" => {
             csrf::per_route(at, &decode(at, any)?)?
+        }
+        "envoy.extensions.filters.http.header_to_metadata.v3.Config" => {
+            header_to_metadata::per_route(at, &decode(at, any)?, scope)?
         }
         "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig" => {
             jwt_authn::per_route(at, &decode(at, any)?, scope)?
