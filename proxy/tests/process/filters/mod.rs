@@ -72,11 +72,16 @@ impl Scenario {
         let upstream = Reflector::start();
         let ours = Side::anyam(self, upstream.address);
         let stock = Side::envoy(self, upstream.address);
+        let mut wrong = Vec::new();
         for (request, wanted) in asks {
             let (ours, stock) = (ours.ask(request), stock.ask(request));
-            assert_eq!(ours, stock, "Anyam | Envoy, for\n{request}");
-            assert_eq!(ours.status, *wanted, "{request}\n{ours:#?}");
+            if ours != stock {
+                wrong.push(format!("{request}{ours:#?}\nEnvoy: {stock:#?}"));
+            } else if ours.status != *wanted {
+                wrong.push(format!("{request}{wanted} wanted\n{ours:#?}"));
+            }
         }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
         let (ours, stock) = (ours.log(asks.len()), stock.log(asks.len()));
         assert_eq!(ours, stock, "access logs, Anyam | Envoy");
     }
