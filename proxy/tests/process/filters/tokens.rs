@@ -50,7 +50,7 @@ impl Issuer {
         json!({"keys": [
             {"kty": "RSA", "kid": "rsa", "alg": "RS256", "use": "sig", "n": n, "e": "AQAB"},
             {"kty": "EC", "kid": "ec", "crv": "P-256", "x": encoded(x), "y": encoded(y)},
-            {"kty": "OKP", "kid": "ed", "crv": "Ed25519", "x": encoded(self.ed.public_key())},
+            {"kty": "OKP", "kid": "ed", "alg": "EdDSA", "crv": "Ed25519", "x": encoded(self.ed.public_key())},
             {"kty": "oct", "kid": "hs", "alg": "HS256", "k": encoded(SECRET)},
             {"kty": "what", "kid": "skipped"},
         ]})

@@ -19,10 +19,11 @@ fn providers(issuer: &Issuer) -> Value {
             "issuer": "two", "claim_to_headers": claim("x-two"), "from_headers": [{"name": "x-two-jwt"}],
             "header_in_metadata": "two",
         })),
-        "short": provider(issuer, json!({"max_lifetime": "60s", "audiences": ["cart"]})),
-        "ends": provider(issuer, json!({"require_expiration": true})),
+        "short": provider(issuer, json!({"issuer": "short", "max_lifetime": "60s", "audiences": ["cart"]})),
+        "ends": provider(issuer, json!({"issuer": "ends", "require_expiration": true})),
         "subject": provider(issuer, json!({
-            "subjects": {"prefix": "s-"}, "audiences": ["cart"], "clock_skew_seconds": 5,
+            "issuer": "subject", "subjects": {"prefix": "s-"}, "audiences": ["cart"],
+            "clock_skew_seconds": 5,
         })),
     })
 }
@@ -127,31 +128,40 @@ fn asks(issuer: &Issuer) -> Vec<(String, u16)> {
 
 /// Requests for what only some rules look at.
 fn special_asks(issuer: &Issuer) -> Vec<(String, u16)> {
-    let one = bearer(&issuer.token(json!({})));
     let till = bearer(&issuer.token(json!({"aud": "till"})));
-    let token = |claims: Value| bearer(&issuer.token(claims));
-    let endless = bearer(&issuer.signed(json!({"alg": "HS256"}), r#"{"iss":"shop","aud":"cart"}"#));
+    let of = |issued_by: &str, mut claims: Value| {
+        claims["iss"] = issued_by.into();
+        bearer(&issuer.token(claims))
+    };
+    let endless = |issued_by: &str| {
+        let payload = json!({"iss": issued_by, "aud": "cart"}).to_string();
+        bearer(&issuer.signed(json!({"alg": "HS256"}), &payload))
+    };
+    let (soon, later, past) = (now() + 30, now() + 3000, now() - 30);
     vec![
         (get("/aud", &till), 200),
         (get("/h", "x-h: 1\r\n"), 401),
         (get("/h", "x-h: 2\r\n"), 200),
-        (get("/short", &one), 401),
-        (get("/short", &token(json!({"exp": now() + 30}))), 200),
-        (get("/short", &endless), 401),
+        (get("/short", &of("short", json!({}))), 401),
+        (get("/short", &of("short", json!({"exp": soon}))), 200),
+        (get("/short", &endless("short")), 401),
         (
-            get("/short", &token(json!({"aud": "x", "exp": now() + 3000}))),
+            get("/short", &of("short", json!({"aud": "x", "exp": later}))),
             403,
         ),
-        (get("/ends", &one), 200),
-        (get("/ends", &endless), 401),
-        (get("/subject", &token(json!({"sub": "s-1"}))), 200),
-        (get("/subject", &token(json!({"sub": "x"}))), 401),
+        (get("/ends", &of("ends", json!({}))), 200),
+        (get("/ends", &endless("ends")), 401),
+        (get("/subject", &of("subject", json!({"sub": "s-1"}))), 200),
+        (get("/subject", &of("subject", json!({"sub": "x"}))), 401),
         (
-            get("/subject", &token(json!({"sub": "x", "aud": "x"}))),
+            get("/subject", &of("subject", json!({"sub": "x", "aud": "x"}))),
             403,
         ),
         (
-            get("/subject", &token(json!({"sub": "s-1", "exp": now() - 30}))),
+            get(
+                "/subject",
+                &of("subject", json!({"sub": "s-1", "exp": past})),
+            ),
             401,
         ),
         (
