@@ -22,7 +22,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::jwt::Jwks;
 use crate::jwt::remote::{FetchCalls, NewRemoteKeys, RemoteKeys, RemoteSettings};
@@ -72,10 +72,16 @@ async fn serve(set: &Weak<RemoteKeys>, store: &Store) {
     let Some((calls, settings)) = set.upgrade().map(about) else {
         return;
     };
-    let mut next = settings.refetch.map(|_| Duration::ZERO);
+    let mut next = settings.refetch.map(|_| Instant::now());
     loop {
-        if !is_due(next, &calls).await {
-            return;
+        match wake(next, &calls).await {
+            Wake::Due => {}
+            Wake::Wanted => match set.upgrade() {
+                Some(set) if set.still_wanted() => {}
+                Some(_) => continue,
+                None => return,
+            },
+            Wake::Ended => return,
         }
         // The set is not held meanwhile: its end ends the fetch.
         let fetched = tokio::select! {
@@ -87,20 +93,35 @@ async fn serve(set: &Weak<RemoteKeys>, store: &Store) {
             return;
         };
         set.end_fetch(fetched);
-        next = settings.refetch.map(|after_failure| match is_fetched {
-            false => after_failure,
-            true if settings.cached > AHEAD => settings.cached.saturating_sub(AHEAD),
-            true => settings.cached,
+        next = settings.refetch.and_then(|after_failure| {
+            Instant::now().checked_add(match is_fetched {
+                false => after_failure,
+                true if settings.cached > AHEAD => settings.cached.saturating_sub(AHEAD),
+                true => settings.cached,
+            })
         });
     }
 }
 
-/// Waits until the keys are to be fetched: `next` is over, or a request needs them. False: they are not
-/// needed any more.
-async fn is_due(next: Option<Duration>, calls: &FetchCalls) -> bool {
-    match next {
-        None => calls.wanted().await,
-        Some(next) => timeout(next, calls.wanted()).await.unwrap_or(true),
+/// Why a set's task goes on.
+enum Wake {
+    /// The keys are to be fetched anew.
+    Due,
+    /// A request needs them.
+    Wanted,
+    /// They are not needed any more.
+    Ended,
+}
+
+async fn wake(next: Option<Instant>, calls: &FetchCalls) -> Wake {
+    let wanted = match next {
+        None => Some(calls.wanted().await),
+        Some(next) => timeout_at(next, calls.wanted()).await.ok(),
+    };
+    match wanted {
+        None => Wake::Due,
+        Some(true) => Wake::Wanted,
+        Some(false) => Wake::Ended,
     }
 }
 

@@ -177,6 +177,12 @@ impl RemoteKeys {
         keys
     }
 
+    /// Whether a request that called for keys still needs them: a fetch may have ended since.
+    pub fn still_wanted(&self) -> bool {
+        self.calls.is_wanted.store(false, Relaxed);
+        self.fresh().is_none()
+    }
+
     pub fn calls(&self) -> &Arc<FetchCalls> {
         &self.calls
     }

@@ -35,13 +35,13 @@ impl Exchange<'_, '_> {
     /// When a filter refuses the request, or what a filter waited for did not come.
     pub(in crate::http) async fn filter_request(
         &mut self,
-        mut route: Option<Arc<Route>>,
         framing: &mut Framing,
     ) -> Result<Option<Reply>, Failure> {
         let resolved = self.resolved.clone();
+        let mut route = self.info.route.clone();
         let mut overrides = StreamFilters::enter(&mut self.info, route.as_deref());
         for (place, filter) in resolved.manager.filters.iter().enumerate() {
-            let Some((own, of_route)) = filter.on_route(overrides.as_deref()) else {
+            let Some((_, of_route)) = filter.on_route(overrides.as_deref()) else {
                 continue;
             };
             let step = FilterStep {
@@ -50,12 +50,15 @@ impl Exchange<'_, '_> {
                 of_route,
                 route: route.as_deref(),
             };
-            let reply = self.step(own, step, framing).await?;
+            let reply = self.step(step, framing).await?;
             if reply.is_some() {
                 return Ok(reply);
             }
             if std::mem::take(&mut self.info.filters.clears_route) {
                 route = self.plan()?;
+                if self.refuses_upgrade(route.as_deref(), framing) {
+                    return Err(Failure::UpgradeRefused);
+                }
                 overrides = StreamFilters::enter(&mut self.info, route.as_deref());
             }
         }
@@ -64,12 +67,11 @@ impl Exchange<'_, '_> {
 
     async fn step(
         &mut self,
-        own: &FilterConfig,
         step: FilterStep<'_>,
         framing: &mut Framing,
     ) -> Result<Option<Reply>, Failure> {
         let of_route = step.of_route;
-        match own {
+        match &step.filter.config {
             FilterConfig::Rbac(own) => {
                 self.info.set_authorised_head(&self.conn.worker.heads);
                 rbac::check(rbac::rules(own, of_route), &self.info)?;
@@ -115,25 +117,20 @@ impl Exchange<'_, '_> {
                 let (info, worker) = (&mut self.info, &self.conn.worker);
                 Ok(jwt_authn::verify(own, requirement, &fetched, info, worker))
             }
-            own => Ok(self.step_at_once(own, step, framing)),
+            _ => Ok(self.step_at_once(step, framing)),
         }
     }
 
     /// The step of a filter that waits for nothing, nor fails.
-    fn step_at_once(
-        &mut self,
-        own: &FilterConfig,
-        step: FilterStep<'_>,
-        framing: &mut Framing,
-    ) -> Option<Reply> {
+    fn step_at_once(&mut self, step: FilterStep<'_>, framing: &mut Framing) -> Option<Reply> {
         let FilterStep {
             place,
+            filter,
             of_route,
             route,
-            ..
         } = step;
         let info = &mut self.info;
-        match own {
+        match &filter.config {
             FilterConfig::HeaderMutation(own) => {
                 if header_mutation::edits_requests(own, of_route) {
                     info.keep_authorised_head(&self.conn.worker.heads);

@@ -141,14 +141,6 @@ pub async fn handle(
     }
 }
 
-fn is_same_route(one: Option<&Arc<Route>>, other: Option<&Arc<Route>>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-        (None, None) => true,
-        _ => false,
-    }
-}
-
 /// Whether an HTTP/1 connection is to end with the response whose head comes next. It is decided at
 /// that moment: a client that notices a drain only by the end of its connection may have sent
 /// another request. HTTP/2 has GOAWAY.
@@ -173,19 +165,15 @@ impl Exchange<'_, '_> {
             return Err(Failure::Denied("connection".into()));
         }
         // Filters see the body of a request whose upgrade is ignored.
-        let mut is_refused = self.refuses_upgrade(route.as_deref(), &mut framing);
-        if let Some(reply) = self.filter_request(route.clone(), &mut framing).await? {
+        let is_refused = self.refuses_upgrade(route.as_deref(), &mut framing);
+        drop(route);
+        if let Some(reply) = self.filter_request(&mut framing).await? {
             return self.reply(reply).await;
-        }
-        let first = route;
-        let route = self.info.route.clone();
-        if !is_same_route(first.as_ref(), route.as_ref()) {
-            is_refused |= self.refuses_upgrade(route.as_deref(), &mut framing);
         }
         if is_refused {
             return Err(Failure::UpgradeRefused);
         }
-        let route = route.ok_or(Failure::NoRoute)?;
+        let route = self.info.route.clone().ok_or(Failure::NoRoute)?;
         match &route.action {
             Action::Direct { status, body } => {
                 let reply = local_reply::direct(&mut self.info, *status, body);
@@ -204,7 +192,11 @@ impl Exchange<'_, '_> {
 
     /// Whether the route does not allow the upgrade that the request asks for; one that it ignores is
     /// taken out of the request.
-    fn refuses_upgrade(&mut self, route: Option<&Route>, framing: &mut Framing) -> bool {
+    pub(in crate::http) fn refuses_upgrade(
+        &mut self,
+        route: Option<&Route>,
+        framing: &mut Framing,
+    ) -> bool {
         match route.map(|route| &route.action) {
             Some(Action::Forward(forward)) => {
                 let manager = &self.info.manager;

@@ -136,7 +136,9 @@ fn respond(
         head.append(HeaderId::ContentType, b"application/grpc");
         let code = grpc.unwrap_or_else(|| grpc_code(status).into()).to_string();
         head.append(HeaderId::GrpcStatus, code.as_bytes());
-        head.append(HeaderId::GrpcMessage, &percent_encode(&text));
+        if !text.is_empty() {
+            head.append(HeaderId::GrpcMessage, &percent_encode(&text));
+        }
         *info.response = head;
         return Reply { body: Bytes::new() };
     }

@@ -52,7 +52,12 @@ impl<'a> Verification<'a, '_> {
                 TokenPlace::Header(name) => {
                     self.info.request.remove_named(name.name.as_bytes());
                 }
-                TokenPlace::Param(name) => remove_param(name, &mut self.info.request),
+                TokenPlace::Param(name) => {
+                    let head = &mut self.info.request;
+                    self.path
+                        .get_or_insert_with(|| head.path_and_query().to_vec());
+                    remove_param(name, head);
+                }
                 TokenPlace::Cookie => {}
             }
         }

@@ -83,13 +83,13 @@ fn is_preflight(head: &Head) -> bool {
         && has(head.get_by_name(b"access-control-request-method"))
 }
 
-/// The answer to a request whose tokens are not those required.
-fn refuse(own: &JwtAuthn, status: JwtStatus, info: &mut StreamInfo) -> Reply {
+/// The answer to a request whose tokens are not those required. `path`: as it came, where it was changed.
+fn refuse(own: &JwtAuthn, status: JwtStatus, path: Option<&[u8]>, info: &mut StreamInfo) -> Reply {
     let code = match status {
         JwtStatus::AudienceNotAllowed => 403,
         _ => 401,
     };
-    let challenge = (!own.strip_failure_response).then(|| challenge(status, &info.request));
+    let challenge = (!own.strip_failure_response).then(|| challenge(status, path, &info.request));
     let text = status.message();
     let reply = deny(own, code, text, text, info);
     if let Some(challenge) = challenge {
@@ -99,8 +99,8 @@ fn refuse(own: &JwtAuthn, status: JwtStatus, info: &mut StreamInfo) -> Reply {
 }
 
 /// `www-authenticate` (RFC 6750, 3).
-fn challenge(status: JwtStatus, head: &Head) -> Vec<u8> {
-    let path = head.path_and_query();
+fn challenge(status: JwtStatus, path: Option<&[u8]>, head: &Head) -> Vec<u8> {
+    let path = path.unwrap_or(head.path_and_query());
     let path = path.get(..LONGEST_PATH).unwrap_or(path);
     let mut value = b"Bearer realm=\"".to_vec();
     for part in [head.scheme(), b"://", head.authority(), path, b"\""] {

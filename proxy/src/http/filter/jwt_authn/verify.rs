@@ -38,6 +38,7 @@ pub fn verify(
         metadata: Object::new(),
         clears_route: false,
         unusable: None,
+        path: None,
     };
     let verified = verification.requirement(&requirement.kind);
     let Verification {
@@ -45,13 +46,14 @@ pub fn verify(
         metadata,
         clears_route,
         unusable,
+        path,
         ..
     } = verification;
     if !metadata.is_empty() {
         info.filters.set_metadata(&NAMESPACE, &metadata);
     }
     if let Err(status) = verified {
-        return Some(refuse(own, status, info));
+        return Some(refuse(own, status, path.as_deref(), info));
     }
     if let Some(header) = unusable {
         return Some(refuse_claim(own, &header.name, info));
@@ -72,6 +74,8 @@ pub struct Verification<'a, 'i> {
     pub(super) clears_route: bool,
     /// A header whose claim it cannot have.
     pub(super) unusable: Option<&'a HeaderName>,
+    /// Path and query as they came, where a token was taken out of them.
+    pub(super) path: Option<Vec<u8>>,
 }
 
 impl<'a> Verification<'a, '_> {

@@ -130,7 +130,7 @@ fn payloads(issuer: &Issuer) -> Vec<(String, u16)> {
         json!({"sub": "me", "number": 12345678901u64, "deep": {"key": "k"}, "a.b": {"c": true}}),
         json!({"sub": "", "number": 1.5, "deep": 1, "list": [1, "x"], "scope": "a b  c"}),
         json!({"number": -3, "deep": {"key": {"x": null}}, "list": [], "scope": ["a b"]}),
-        json!({"number": 1e25, "deep": {"key": 0.1}}),
+        json!({"number": 0, "deep": {"key": 0.1}}),
     ] {
         rows.push((issuer.token(claims), 200));
     }
@@ -153,17 +153,15 @@ fn tokens_are_verified_as_envoy_verifies_them() {
         (get(&format!("/{long}?x"), ""), 401),
         (ask("HEAD", "/", ""), 401),
         (ask("POST", "/", "content-type: application/grpc\r\n"), 200),
-        // A claim that no header can have.
-        (
-            get("/", &bearer(&issuer.token(json!({"sub": "a\r\nb: c"})))),
-            503,
-        ),
-        (
-            get("/", &bearer(&issuer.token(json!({"sub": "a\u{0}"})))),
-            503,
-        ),
     ]);
     one_provider(&issuer, full()).compare(&asks);
+    // Claims that no header can have.
+    let asks = ["a\r\nb: c", "a\u{0}", "\u{7f}"].map(|sub| {
+        let token = issuer.token(json!({"sub": sub, "number": 1e25}));
+        (get("/", &bearer(&token)), 503)
+    });
+    let claims = full()["claim_to_headers"].clone();
+    one_provider(&issuer, json!({"claim_to_headers": claims})).compare(&asks);
 }
 
 #[test]
@@ -235,7 +233,7 @@ fn claims_are_seen_by_routes_and_rules() {
     let issuer = Issuer::new();
     let by_header = json!({
         "match": {"prefix": "/", "headers": [{"name": "x-sub", "string_match": {"exact": "me"}}]},
-        "direct_response": {"status": 201},
+        "direct_response": {"status": 203},
     });
     let by_metadata = json!({
         "match": {"prefix": "/", "dynamic_metadata": [{
@@ -253,7 +251,7 @@ fn claims_are_seen_by_routes_and_rules() {
         }}],
         "principals": [{"any": true}],
     }}}});
-    for (clear, [me, you]) in [(true, [201, 202]), (false, [200, 200])] {
+    for (clear, [me, you]) in [(true, [203, 202]), (false, [200, 200])] {
         let config = json!({
             "providers": {"one": provider(&issuer, json!({
                 "claim_to_headers": [{"header_name": "x-sub", "claim_name": "sub"}],

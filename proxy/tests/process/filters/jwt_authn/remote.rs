@@ -100,20 +100,23 @@ fn keys_are_fetched_ahead_and_again_after_a_failure() {
         json!({"retry_policy": {"num_retries": 2, "retry_back_off": {"base_interval": "0.02s"}}}),
     ] {
         let is_ahead = more.get("async_fetch").is_some();
-        for start in [Side::anyam, Side::envoy] {
+        for is_ours in [true, false] {
             let (keys, count) = key_server(&issuer);
+            let start = if is_ours { Side::anyam } else { Side::envoy };
             let side = start(
                 &remote_scenario(remote(more.clone()), keys),
                 upstream.address,
             );
             if is_ahead {
-                side.until("fetched", |_| (count.load(SeqCst) == 2).then_some(()));
+                side.until("fetched", |_| (count.load(SeqCst) >= 2).then_some(()));
                 side.until("verified", |side| {
                     (side.ask(&get("/", &token)).status == 200).then_some(())
                 });
             }
             assert_eq!(side.ask(&get("/", &token)).status, 200);
-            assert_eq!(count.load(SeqCst), 2);
+            // A worker of Envoy that does not have the keys yet fetches them, too.
+            let fetched = count.load(SeqCst);
+            assert!(fetched == 2 || is_ahead && !is_ours, "{fetched}");
         }
     }
 }
