@@ -45,6 +45,7 @@ use crate::drain::Drain;
 use crate::identity;
 use crate::identity::agent::AgentError;
 use crate::inspect;
+use crate::jwks;
 use crate::metrics::edge::Peer;
 use crate::metrics::registry::RegistryError;
 use crate::snapshot::Store;
@@ -147,6 +148,7 @@ async fn serve_until_shutdown(
     let telemetry = core.telemetry.clone();
     let resolver = core.resolver.clone();
     let statics = core.statics(&bootstrap);
+    let remote_keys = core.compiler.remote_keys.clone();
     let xds = start_xds(&bootstrap, core, wants, identity.clone(), &mut tasks)?;
     let (listening, watched) = watch::channel(false);
     let prober = build::prober(&bootstrap, &registry)?;
@@ -175,6 +177,7 @@ async fn serve_until_shutdown(
         std::fs::write(path, address.to_string()).map_err(AppError::AdminAddress)?;
     }
     maintenance::warm(&store, &resolver).await;
+    tasks.spawn(jwks::run(remote_keys, store.clone()));
     tasks.spawn(maintenance::keep_running(store.clone(), resolver));
     let mut workers = Workers::start(
         workers_of(process),

@@ -2,8 +2,8 @@
 //!
 //! Modules in the order of dependencies, from the top (`tests/tests/architecture` rejects cycles):
 //! - [`app`]: composition root, with [`bootstrap`] and [`args`]; [`inspect`], [`admin`],
-//!   [`identity`], [`xds`], [`dns`], [`probe`]: the control thread's work; [`redirect`], [`ready`],
-//!   [`drain_command`]: what runs beside a proxy
+//!   [`identity`], [`xds`], [`dns`], [`probe`], `jwks`: the control thread's work; [`redirect`],
+//!   [`ready`], [`drain_command`]: what runs beside a proxy
 //! - [`listener`]: accept, detection, filter chains, tunnels accepted
 //! - [`tcp`], [`hbone`], [`http`]: what a filter chain ends in
 //! - [`worker`]: what a worker thread's connections share
@@ -13,6 +13,7 @@
 //! - [`config`]: plain settings
 //! - [`stream`], [`tls`]; [`lifecycle`]: the end of a connection; [`overload`]: closes connections
 //!   near a limit
+//! - [`jwt`]: JSON Web Tokens and the keys that verify them
 //! - [`bug`], [`dispatcher`], [`matcher`], [`message`], [`metrics`]
 //! - [`drain`]: phases of the process's drain; uses a listener's direction of [`config`]
 //! - [`connection_limit`], [`log_sink`], [`memory`], [`metadata`], [`socket`], [`stderr`],
@@ -33,6 +34,8 @@ pub mod hbone;
 pub mod http;
 pub mod identity;
 pub mod inspect;
+mod jwks;
+pub mod jwt;
 pub mod lifecycle;
 pub mod listener;
 pub mod log_sink;

@@ -261,6 +261,8 @@ impl MetadataTest {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -273,7 +275,9 @@ mod tests {
             ("list", list),
             (
                 "deep",
-                Value::Object([("s".into(), Value::String("cart".into()))].into()),
+                Value::Object(Arc::new(
+                    [("s".into(), Value::String("cart".into()))].into(),
+                )),
             ),
         ];
         let mut known = Metadata::default();

@@ -11,7 +11,8 @@ pub enum Value {
     Number(f64),
     String(Box<str>),
     List(Vec<Value>),
-    Object(Object),
+    /// Shared: what a filter learnt once is set on many requests.
+    Object(Arc<Object>),
 }
 
 pub type Object = BTreeMap<Box<str>, Value>;
@@ -26,7 +27,7 @@ impl Metadata {
         let known = self.0.iter_mut().find(|(name, _)| name == namespace);
         match known {
             Some((_, Value::Object(known))) => {
-                known.extend(
+                Arc::make_mut(known).extend(
                     fields
                         .iter()
                         .map(|(key, value)| (key.clone(), value.clone())),
@@ -34,7 +35,7 @@ impl Metadata {
             }
             _ => self
                 .0
-                .push((namespace.clone(), Value::Object(fields.clone()))),
+                .push((namespace.clone(), Value::Object(Arc::new(fields.clone())))),
         }
     }
 

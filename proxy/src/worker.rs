@@ -18,6 +18,7 @@ use crate::dispatcher::future_slab::FutureSlab;
 use crate::dispatcher::pipe::Pipes;
 use crate::dispatcher::timer::{TimerFd, Timers};
 use crate::drain::Phase;
+use crate::jwt::TokenCaches;
 use crate::memory::ConnectionCount;
 use crate::message::head::Heads;
 use crate::overload::Overload;
@@ -52,6 +53,8 @@ pub struct Worker {
     pub drain: watch::Receiver<Phase>,
     pub open: ConnectionCount,
     pub overload: Overload,
+    /// Tokens that were verified.
+    pub jwts: TokenCaches,
     connections: Cell<u64>,
 }
 
@@ -92,6 +95,7 @@ impl Worker {
             drain,
             open: ConnectionCount::default(),
             overload: Overload::default(),
+            jwts: TokenCaches::default(),
             connections: Cell::new(0),
         })
     }

@@ -3,10 +3,14 @@
 //!
 //! - `name`: by which routes override filters; `rate_limit`: the local rate limit and the actions that describe requests to it
 //! - `compression`: the compressor; `decompression`: the decompressor
-//! - `stateful_session`: sessions that stay on an endpoint
+//! - `csrf`: cross-site request forgery; `header_to_metadata`: dynamic metadata by headers
+//! - `stateful_session`: sessions that stay on an endpoint; `jwt_authn`: JSON Web Tokens
 
 mod compression;
+mod csrf;
 mod decompression;
+mod header_to_metadata;
+mod jwt_authn;
 mod name;
 mod rate_limit;
 mod stateful_session;
@@ -21,7 +25,16 @@ pub use self::compression::{
     CommonDirection, Compression, CompressionLibrary, CompressionOverride, ContentCoding,
     EtagPolicy, ResponseCompression, ZstdParameters,
 };
+pub use self::csrf::{Csrf, CsrfPolicy};
 pub use self::decompression::{Decompression, DecompressionDirection, DecompressionLibrary};
+pub use self::header_to_metadata::{
+    HeaderToMetadata, HeaderToMetadataRule, MetadataFromHeader, MetadataSource, MetadataText,
+};
+pub use self::jwt_authn::{
+    Allowance, Audiences, ClaimHeader, HeaderLocation, Issuers, JwtAuthn, JwtAuthnOverride,
+    JwtProvider, JwtRequirement, JwtRule, KeySource, NamedLocation, PayloadHeader, RequirementKind,
+    TokenLifetime, TokenLocations,
+};
 pub use self::name::{FilterName, FilterNames};
 pub use self::rate_limit::{
     Buckets, Descriptor, DescriptorMatch, LocalRateLimit, RateLimit, RateLimitAction,
@@ -59,6 +72,13 @@ pub enum FilterConfig {
     CompressorOfRoute(CompressionOverride),
     /// `None`: no session, the filter's own configuration where only routes have one.
     StatefulSession(Option<Arc<StatefulSession>>),
+    HeaderToMetadata(Arc<HeaderToMetadata>),
+    Csrf(Csrf),
+    /// Of routes only.
+    CsrfOfRoute(Arc<CsrfPolicy>),
+    JwtAuthn(Arc<JwtAuthn>),
+    /// Of routes only.
+    JwtAuthnOfRoute(JwtAuthnOverride),
 }
 
 impl FilterConfig {
@@ -68,11 +88,28 @@ impl FilterConfig {
             Self::LocalRateLimit(_)
             | Self::Cors(_)
             | Self::HeaderMutation(_)
+            | Self::HeaderToMetadata(_)
             | Self::Compressor(_)
             | Self::Decompressor(_)
             | Self::StatefulSession(_) => true,
-            Self::Rbac(_) | Self::Fault(_) | Self::Buffer(_) | Self::CompressorOfRoute(_) => false,
+            Self::Rbac(_)
+            | Self::Fault(_)
+            | Self::Buffer(_)
+            | Self::CompressorOfRoute(_)
+            | Self::Csrf(_)
+            | Self::CsrfOfRoute(_)
+            | Self::JwtAuthn(_)
+            | Self::JwtAuthnOfRoute(_) => false,
         }
+    }
+
+    /// Clusters that the filter itself sends requests to.
+    pub fn clusters(&self) -> impl Iterator<Item = &str> {
+        let jwt_authn = match self {
+            Self::JwtAuthn(own) => Some(own),
+            _ => None,
+        };
+        jwt_authn.into_iter().flat_map(|own| own.clusters())
     }
 }
 

@@ -4,7 +4,7 @@
 //! - [`registry`]: the metric registry, Istio's standard families, text exposition
 //! - [`edge`]: source and destination of calls, label sets resolved once; [`edges`]: all of them,
 //!   bounded; [`counts`]: for subscribers
-//! - [`resource`]: counters per listener, cluster, compressor and decompressor; [`splices`]: of kernel pipes
+//! - [`resource`]: counters per listener, cluster and filter; [`splices`]: of kernel pipes
 //! - [`flags`]: Envoy's response flags; [`open_metrics`]: the other exposition format
 #![cfg_attr(
     not(test),
@@ -33,6 +33,7 @@ pub use self::edges::Edges;
 pub use self::flags::ResponseFlags;
 pub use self::registry::Registry;
 pub use self::resource::{
-    ClusterMetrics, CompressorMetrics, DecompressorMetrics, ListenerMetrics, OpenConnection,
+    ClusterMetrics, CompressorMetrics, CsrfMetrics, DecompressorMetrics, HeaderToMetadataMetrics,
+    JwtAuthnMetrics, ListenerMetrics, OpenConnection,
 };
 pub use self::splices::SpliceMetrics;

@@ -1,5 +1,5 @@
-//! Counters per listener, per cluster and per compressor, under Envoy's names. Handles are taken when the resource
-//! compiles; a dropped resource removes its series.
+//! Counters per listener, per cluster and (`filter`) per HTTP filter, under Envoy's names. Handles are
+//! taken when the resource compiles; a dropped resource removes its series.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -138,6 +138,14 @@ macro_rules! resource_metrics {
     };
 }
 
+mod filter;
+
+pub use self::filter::{
+    CompressorFamilies, CompressorMetrics, CsrfFamilies, CsrfMetrics, DecompressorFamilies,
+    DecompressorMetrics, HeaderToMetadataFamilies, HeaderToMetadataMetrics, JwtAuthnFamilies,
+    JwtAuthnMetrics,
+};
+
 resource_metrics! {
     /// Counters of one listener.
     ListenerMetrics, ListenerFamilies, "listener";
@@ -214,54 +222,6 @@ resource_metrics! {
         ejections_enforced = "anyam_cluster_outlier_detection_ejections_enforced_total",
             "Endpoints ejected, by detector.";
     }
-}
-
-resource_metrics! {
-    /// Counters of one compressor, labelled as Envoy's statistics are rooted: the library's name, what
-    /// it is, and the direction where that is configured.
-    CompressorMetrics, CompressorFamilies, "compressor";
-    counters {
-        compressed = "anyam_compressor_compressed_total", "Bodies compressed.";
-        not_compressed = "anyam_compressor_not_compressed_total", "Bodies left as they were.";
-        total_uncompressed_bytes = "anyam_compressor_uncompressed_bytes_total",
-            "Bytes of bodies before they were compressed.";
-        total_compressed_bytes = "anyam_compressor_compressed_bytes_total",
-            "Bytes of bodies after they were compressed.";
-        content_length_too_small = "anyam_compressor_content_length_too_small_total",
-            "Bodies left as they were because they are too short.";
-        no_accept_header = "anyam_compressor_no_accept_header_total",
-            "Requests without Accept-Encoding.";
-        header_identity = "anyam_compressor_header_identity_total",
-            "Requests that prefer a response as it is.";
-        header_compressor_used = "anyam_compressor_header_compressor_used_total",
-            "Requests that prefer this compressor's coding.";
-        header_compressor_overshadowed = "anyam_compressor_header_compressor_overshadowed_total",
-            "Requests that prefer another compressor's coding.";
-        header_wildcard = "anyam_compressor_header_wildcard_total",
-            "Requests that prefer any coding.";
-        header_not_valid = "anyam_compressor_header_not_valid_total",
-            "Requests that accept no coding there is a compressor for.";
-        not_compressed_etag = "anyam_compressor_not_compressed_etag_total",
-            "Responses left as they were because they have an ETag.";
-    }
-    gauges {}
-    typed {}
-}
-
-resource_metrics! {
-    /// Counters of one direction of a decompressor, labelled as Envoy's statistics are rooted.
-    DecompressorMetrics, DecompressorFamilies, "decompressor";
-    counters {
-        decompressed = "anyam_decompressor_decompressed_total", "Bodies decompressed.";
-        not_decompressed = "anyam_decompressor_not_decompressed_total",
-            "Bodies left as they were.";
-        total_uncompressed_bytes = "anyam_decompressor_uncompressed_bytes_total",
-            "Bytes of bodies after they were decompressed.";
-        total_compressed_bytes = "anyam_decompressor_compressed_bytes_total",
-            "Bytes of bodies before they were decompressed.";
-    }
-    gauges {}
-    typed {}
 }
 
 /// Counts an open connection of a listener.

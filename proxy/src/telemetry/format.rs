@@ -15,6 +15,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+pub use self::metadata::json;
 use super::escape;
 use super::record::{Headers, Record};
 use crate::config::access_log::{AccessLog, Format, LogFormat, Operator, Part};

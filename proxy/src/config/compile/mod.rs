@@ -68,11 +68,12 @@ use super::Name;
 use super::filter::FilterNames;
 use super::secret::Secret;
 use crate::connection_limit::ConnectionLimit;
+use crate::jwt::remote::NewRemoteKeys;
 use crate::log_sink::Sinks;
 use crate::metrics::registry::{Registry, RegistryError};
 use crate::metrics::resource::{
-    ClusterFamilies, ClusterMetrics, CompressorFamilies, DecompressorFamilies, ListenerFamilies,
-    ListenerMetrics,
+    ClusterFamilies, ClusterMetrics, CompressorFamilies, CsrfFamilies, DecompressorFamilies,
+    HeaderToMetadataFamilies, JwtAuthnFamilies, ListenerFamilies, ListenerMetrics,
 };
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
@@ -89,6 +90,11 @@ pub struct Compiler {
     cluster_metrics: ClusterFamilies,
     compressor_metrics: CompressorFamilies,
     decompressor_metrics: DecompressorFamilies,
+    csrf_metrics: CsrfFamilies,
+    header_to_metadata_metrics: HeaderToMetadataFamilies,
+    jwt_authn_metrics: JwtAuthnFamilies,
+    /// Key sets that are to be fetched, for the task that does so.
+    pub remote_keys: NewRemoteKeys,
     ids: AtomicU64,
     pub counts: Counts,
     filter_names: FilterNames,
@@ -188,6 +194,10 @@ impl Compiler {
             cluster_metrics: ClusterFamilies::new(registry)?,
             compressor_metrics: CompressorFamilies::new(registry)?,
             decompressor_metrics: DecompressorFamilies::new(registry)?,
+            csrf_metrics: CsrfFamilies::new(registry)?,
+            header_to_metadata_metrics: HeaderToMetadataFamilies::new(registry)?,
+            jwt_authn_metrics: JwtAuthnFamilies::new(registry)?,
+            remote_keys: NewRemoteKeys::default(),
             ids: AtomicU64::new(1),
             counts: Counts::new(registry)?,
             filter_names: FilterNames::default(),
@@ -319,6 +329,11 @@ impl Compiler {
             counts: &self.counts,
             compressors: &self.compressor_metrics,
             decompressors: &self.decompressor_metrics,
+            csrf: &self.csrf_metrics,
+            header_to_metadata: &self.header_to_metadata_metrics,
+            jwt_authn: &self.jwt_authn_metrics,
+            remote_keys: &self.remote_keys,
+            stat_prefix: "",
         }
     }
 

@@ -314,7 +314,9 @@ fn value_of(at: At<'_>, value: &pb::Value, depth: u32) -> Result<Value, CompileE
         Some(Kind::NumberValue(number)) => Value::Number(*number),
         Some(Kind::BoolValue(value)) => Value::Bool(*value),
         Some(Kind::StringValue(text)) => Value::String(text.as_str().into()),
-        Some(Kind::StructValue(fields)) => Value::Object(fields_of(at, fields, depth + 1)?),
+        Some(Kind::StructValue(fields)) => {
+            Value::Object(Arc::new(fields_of(at, fields, depth + 1)?))
+        }
         Some(Kind::ListValue(_)) if depth > MAX_DEPTH => return at.fail("is nested too deep"),
         Some(Kind::ListValue(list)) => {
             let item = |value| value_of(at, value, depth + 1);

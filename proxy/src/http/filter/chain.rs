@@ -1,8 +1,10 @@
 //! Runs the filters over a request, and in reverse order over its response.
 
+
+use super::jwt_authn::FetchedKeySets;
 use super::{
-    StreamFilters, compressor, cors, decompressor, fault, header_mutation, local_ratelimit, rbac,
-    stateful_session,
+    StreamFilters, compressor, cors, csrf, decompressor, fault, header_mutation,
+    header_to_metadata, jwt_authn, local_ratelimit, rbac, stateful_session,
 };
 use crate::config::filter::{FilterConfig, HttpFilter};
 use crate::config::route::Route;
@@ -25,31 +27,38 @@ struct FilterStep<'a> {
 
 impl Exchange<'_, '_> {
     /// Passes the request through the filters. Without a route they run as the chain configures
-    /// them. `Some`: a filter answers the request, with the head in `info`.
+    /// them. `Some`: a filter answers the request, with the head in `info`. A filter may have the route
+    /// chosen again; the filters after it then run by that one.
     ///
     /// # Errors
     /// When a filter refuses the request, or what a filter waited for did not come.
     pub(in crate::http) async fn filter_request(
         &mut self,
-        route: Option<&Route>,
         framing: &mut Framing,
     ) -> Result<Option<Reply>, Failure> {
         let resolved = self.resolved.clone();
-        StreamFilters::enter(&mut self.info, route);
-        let overrides = self.info.filters.overrides.clone();
+        let mut route = self.info.route.clone();
+        let mut overrides = StreamFilters::enter(&mut self.info, route.as_deref());
         for (place, filter) in resolved.manager.filters.iter().enumerate() {
-            let Some((own, of_route)) = filter.on_route(overrides.as_deref()) else {
+            let Some((_, of_route)) = filter.on_route(overrides.as_deref()) else {
                 continue;
             };
             let step = FilterStep {
                 place,
                 filter,
                 of_route,
-                route,
+                route: route.as_deref(),
             };
-            let reply = self.step(own, step, framing).await?;
+            let reply = self.step(step, framing).await?;
             if reply.is_some() {
                 return Ok(reply);
+            }
+            if std::mem::take(&mut self.info.filters.clears_route) {
+                route = self.plan()?;
+                if self.refuses_upgrade(route.as_deref(), framing) {
+                    return Err(Failure::UpgradeRefused);
+                }
+                overrides = StreamFilters::enter(&mut self.info, route.as_deref());
             }
         }
         Ok(None)
@@ -57,63 +66,30 @@ impl Exchange<'_, '_> {
 
     async fn step(
         &mut self,
-        own: &FilterConfig,
         step: FilterStep<'_>,
         framing: &mut Framing,
     ) -> Result<Option<Reply>, Failure> {
-        let FilterStep {
-            place,
-            filter,
-            of_route,
-            route,
-        } = step;
-        let info = &mut self.info;
-        match own {
+        let of_route = step.of_route;
+        match &step.filter.config {
             FilterConfig::Rbac(own) => {
-                info.set_authorised_head(&self.conn.worker.heads);
-                rbac::check(rbac::rules(own, of_route), info)?;
+                self.info.set_authorised_head(&self.conn.worker.heads);
+                rbac::check(rbac::rules(own, of_route), &self.info)?;
                 Ok(None)
-            }
-            FilterConfig::HeaderMutation(own) => {
-                if header_mutation::edits_requests(own, of_route) {
-                    info.keep_authorised_head(&self.conn.worker.heads);
-                    header_mutation::apply(own, of_route, HeadSide::Request, info);
-                }
-                Ok(None)
-            }
-            FilterConfig::Cors(own) => Ok(cors::on_request(
-                cors::policy(own, of_route),
-                route,
-                place,
-                info,
-            )),
-            FilterConfig::LocalRateLimit(own) => {
-                let asked = local_ratelimit::LimitCheck {
-                    limit: local_ratelimit::limit(own, of_route),
-                    route,
-                    draw: info.draw,
-                    place,
-                };
-                Ok(local_ratelimit::on_request(asked, info, self.conn))
             }
             FilterConfig::Fault(own) => {
                 let mut fault = fault::Injector {
                     fault: fault::settings(own, of_route),
                     active: &own.active,
-                    name: filter.name.shared(),
-                    place,
+                    name: step.filter.name.shared(),
+                    place: step.place,
                 };
-                if !fault.matches(info, route) {
+                if !fault.matches(&self.info, step.route) {
                     return Ok(None);
                 }
-                if let Some(delay) = fault.delay(info) {
+                if let Some(delay) = fault.delay(&mut self.info) {
                     Box::pin(self.delay(delay, framing)).await?;
                 }
                 Ok(fault.abort(&mut self.info))
-            }
-            FilterConfig::StatefulSession(own) => {
-                stateful_session::on_request(own, of_route, place, info);
-                Ok(None)
             }
             FilterConfig::Buffer(own) => {
                 let most = match of_route {
@@ -125,19 +101,83 @@ impl Exchange<'_, '_> {
                 }
                 Ok(None)
             }
+            FilterConfig::JwtAuthn(own) => {
+                let (info, worker) = (&mut self.info, &self.conn.worker);
+                let requirement = match jwt_authn::required(own, of_route, info, worker) {
+                    Ok(Some(requirement)) => requirement,
+                    Ok(None) => return Ok(None),
+                    Err(reply) => return Ok(Some(reply)),
+                };
+                let missing = jwt_authn::missing(own, requirement, info, worker);
+                let fetched = match missing.is_empty() {
+                    true => FetchedKeySets::default(),
+                    false => Box::pin(self.fetch_keys(missing, framing)).await?,
+                };
+                let (info, worker) = (&mut self.info, &self.conn.worker);
+                Ok(jwt_authn::verify(own, requirement, &fetched, info, worker))
+            }
+            _ => Ok(self.step_at_once(step, framing)),
+        }
+    }
+
+    /// The step of a filter that waits for nothing, nor fails.
+    fn step_at_once(&mut self, step: FilterStep<'_>, framing: &mut Framing) -> Option<Reply> {
+        let FilterStep {
+            place,
+            filter,
+            of_route,
+            route,
+        } = step;
+        let info = &mut self.info;
+        match &filter.config {
+            FilterConfig::HeaderMutation(own) => {
+                if header_mutation::edits_requests(own, of_route) {
+                    info.keep_authorised_head(&self.conn.worker.heads);
+                    header_mutation::apply(own, of_route, HeadSide::Request, info);
+                }
+                None
+            }
+            FilterConfig::Cors(own) => {
+                cors::on_request(cors::policy(own, of_route), route, place, info)
+            }
+            FilterConfig::LocalRateLimit(own) => {
+                let asked = local_ratelimit::LimitCheck {
+                    limit: local_ratelimit::limit(own, of_route),
+                    route,
+                    draw: info.draw,
+                    place,
+                };
+                local_ratelimit::on_request(asked, info, self.conn)
+            }
+            FilterConfig::Csrf(own) => csrf::on_request(own, of_route, info),
+            FilterConfig::HeaderToMetadata(own) => {
+                header_to_metadata::on_request(own, of_route, info, &self.conn.worker.heads);
+                None
+            }
+            FilterConfig::StatefulSession(own) => {
+                stateful_session::on_request(own, of_route, place, info);
+                None
+            }
             FilterConfig::Compressor(own) => {
                 let filter = compressor::OnRoute::new(own, of_route);
                 let body = body_length(framing);
                 compressor::on_request(filter, place, body, info, &self.conn.worker.heads);
-                Ok(None)
+                None
             }
             FilterConfig::Decompressor(own) => {
                 let body = body_length(framing);
                 decompressor::on_request(own, body, info, &self.conn.worker.heads);
-                Ok(None)
+                None
             }
+            // These wait, or fail.
+            FilterConfig::Rbac(_)
+            | FilterConfig::Fault(_)
+            | FilterConfig::Buffer(_)
+            | FilterConfig::JwtAuthn(_)
             // Only a route's.
-            FilterConfig::CompressorOfRoute(_) => Ok(None),
+            | FilterConfig::CompressorOfRoute(_)
+            | FilterConfig::CsrfOfRoute(_)
+            | FilterConfig::JwtAuthnOfRoute(_) => None,
         }
     }
 }
@@ -167,6 +207,9 @@ pub fn on_response(info: &mut StreamInfo, mut body: BodyLength) {
             FilterConfig::HeaderMutation(own) => {
                 header_mutation::apply(own, of_route, HeadSide::Response, info);
             }
+            FilterConfig::HeaderToMetadata(own) => {
+                header_to_metadata::on_response(own, of_route, info);
+            }
             FilterConfig::Cors(_) => cors::on_response(place, info),
             FilterConfig::LocalRateLimit(_) => local_ratelimit::on_response(place, info),
             FilterConfig::StatefulSession(_) => stateful_session::on_response(place, info),
@@ -183,6 +226,10 @@ pub fn on_response(info: &mut StreamInfo, mut body: BodyLength) {
             FilterConfig::Rbac(_)
             | FilterConfig::Fault(_)
             | FilterConfig::Buffer(_)
+            | FilterConfig::Csrf(_)
+            | FilterConfig::CsrfOfRoute(_)
+            | FilterConfig::JwtAuthn(_)
+            | FilterConfig::JwtAuthnOfRoute(_)
             | FilterConfig::CompressorOfRoute(_) => {}
         }
     }

@@ -2,8 +2,8 @@
 //! on its way out, in reverse order. The router is the last and is not a filter here.
 //!
 //! - `chain`: runs the filters over a request and its response; `wait`: what a filter may wait for
-//! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `header_mutation`, `compressor` with
-//!   `accept_encoding` and `encoder`, `decompressor` with `decoder`, `stateful_session`: a file per filter
+//! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `csrf`, `header_mutation`, `header_to_metadata`, `compressor` with
+//!   `accept_encoding` and `encoder`, `decompressor` with `decoder`, `stateful_session`, `jwt_authn`: a file or folder per filter
 //! - `body`: a body through the filters that change it; `throttle`: at the rate that one sets
 //!
 //! Filters are an enum and are called directly: a chain costs what its filters do, and only a filter
@@ -15,12 +15,15 @@ mod body;
 mod chain;
 mod compressor;
 mod cors;
+mod csrf;
 pub mod decoder;
 mod decompressor;
 mod descriptor;
 mod encoder;
 mod fault;
 mod header_mutation;
+mod header_to_metadata;
+mod jwt_authn;
 mod local_ratelimit;
 pub(crate) mod rbac;
 mod stateful_session;
@@ -51,6 +54,8 @@ pub struct StreamFilters {
     pub request_body: Option<Box<BodyFilters>>,
     /// The same for the response's.
     pub response_body: Option<Box<BodyFilters>>,
+    /// A filter has changed what routes match on: the route is to be chosen again.
+    clears_route: bool,
 }
 
 /// State that a filter keeps for a stream.
@@ -63,10 +68,11 @@ enum FilterState {
 }
 
 impl StreamFilters {
-    /// Sets up the state of a request's chain for `route`.
-    fn enter(info: &mut StreamInfo, route: Option<&Route>) {
+    /// Sets up the state of a request's chain for `route`. Gives the route's overrides.
+    fn enter(info: &mut StreamInfo, route: Option<&Route>) -> Option<Arc<FilterOverrides>> {
         let draw = info.draw;
         info.filters.overrides = route.and_then(|route| overrides(route, draw)).cloned();
+        info.filters.overrides.clone()
     }
 
     fn state(&self, place: usize) -> Option<&FilterState> {

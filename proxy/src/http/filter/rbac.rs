@@ -124,7 +124,7 @@ fn route_by_now(
     if own.is_some_and(|own| Arc::ptr_eq(&own.table, &routes.table)) {
         return info.route.clone();
     }
-    let planned = plan::plan(routes, authority, head, info.draw).ok()?;
+    let planned = plan::plan(routes, authority, head, info.filters.metadata(), info.draw).ok()?;
     Some(planned.route)
 }
 

@@ -1,5 +1,5 @@
-//! What a filter may wait for: time to pass, or the request's body. Meanwhile deadlines pass, the
-//! client may disconnect, and a new policy may deny it.
+//! What a filter may wait for: time to pass, the request's body, keys that are fetched. Meanwhile
+//! deadlines pass, the client may disconnect, and a new policy may deny it.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -34,12 +34,24 @@ impl<'a> Exchange<'a, '_> {
     /// # Errors
     /// When the request must end before that.
     pub(super) async fn delay(&mut self, time: Duration, framing: &Framing) -> Result<(), Failure> {
+        let timers = self.conn.worker.timers.clone();
+        self.await_for(timers.sleep(time), framing).await
+    }
+
+    /// Waits for what is not of the request.
+    ///
+    /// # Errors
+    /// When the request must end before that.
+    pub(super) async fn await_for<F: Future>(
+        &mut self,
+        waited: F,
+        framing: &Framing,
+    ) -> Result<F::Output, Failure> {
         let mut deadlines = self.clocks();
         let client = self.client(framing);
-        let timers = self.conn.worker.timers.clone();
-        let mut sleep = std::pin::pin!(timers.sleep(time));
-        poll_fn(|cx| match sleep.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Ok(())),
+        let mut waited = std::pin::pin!(waited);
+        poll_fn(|cx| match waited.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
             Poll::Pending => client
                 .poll_stopped(cx, self.down, &self.info, &mut deadlines)
                 .map(Err),

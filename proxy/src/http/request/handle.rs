@@ -165,20 +165,15 @@ impl Exchange<'_, '_> {
             return Err(Failure::Denied("connection".into()));
         }
         // Filters see the body of a request whose upgrade is ignored.
-        let is_refused = match route.as_deref().map(|route| &route.action) {
-            Some(Action::Forward(forward)) => {
-                let manager = &self.info.manager;
-                upgrade::check(&mut self.info.request, &mut framing, forward, manager).is_err()
-            }
-            _ => false,
-        };
-        if let Some(reply) = self.filter_request(route.as_deref(), &mut framing).await? {
+        let is_refused = self.refuses_upgrade(route.as_deref(), &mut framing);
+        drop(route);
+        if let Some(reply) = self.filter_request(&mut framing).await? {
             return self.reply(reply).await;
         }
         if is_refused {
             return Err(Failure::UpgradeRefused);
         }
-        let route = route.ok_or(Failure::NoRoute)?;
+        let route = self.info.route.clone().ok_or(Failure::NoRoute)?;
         match &route.action {
             Action::Direct { status, body } => {
                 let reply = local_reply::direct(&mut self.info, *status, body);
@@ -194,8 +189,24 @@ impl Exchange<'_, '_> {
         }
     }
 
+    /// Whether the route does not allow the upgrade that the request asks for; one that it ignores is
+    /// taken out of the request.
+    pub(in crate::http) fn refuses_upgrade(
+        &mut self,
+        route: Option<&Route>,
+        framing: &mut Framing,
+    ) -> bool {
+        match route.map(|route| &route.action) {
+            Some(Action::Forward(forward)) => {
+                let manager = &self.info.manager;
+                upgrade::check(&mut self.info.request, framing, forward, manager).is_err()
+            }
+            _ => false,
+        }
+    }
+
     /// Virtual host and route; `None`: there is none.
-    fn plan(&mut self) -> Result<Option<Arc<Route>>, Failure> {
+    pub(in crate::http) fn plan(&mut self) -> Result<Option<Arc<Route>>, Failure> {
         let info = &mut self.info;
         let mut memo = self.conn.authority.borrow_mut();
         let (head, local) = (&mut info.request, info.downstream.local);
@@ -204,7 +215,8 @@ impl Exchange<'_, '_> {
         let Some(routes) = self.resolved.routes.clone() else {
             return Ok(None);
         };
-        match plan::plan(&routes, &name, &info.request, info.draw) {
+        let metadata = info.filters.metadata();
+        match plan::plan(&routes, &name, &info.request, metadata, info.draw) {
             Ok(matched) => {
                 info.route_config = Some(matched.config);
                 info.virtual_host = Some(matched.host);
@@ -214,6 +226,7 @@ impl Exchange<'_, '_> {
             Err(host) => {
                 info.route_config = Some(routes);
                 info.virtual_host = host;
+                info.route = None;
                 Ok(None)
             }
         }

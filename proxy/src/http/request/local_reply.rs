@@ -113,9 +113,9 @@ pub fn answer(
     status: u16,
     grpc: Option<u32>,
     text: &str,
-    details: &'static str,
+    details: impl Into<Cow<'static, str>>,
 ) -> Reply {
-    info.details = Cow::Borrowed(details);
+    info.details = details.into();
     info.local_reply = true;
     let mut head = Head::new();
     head.set_version(info.version);

@@ -3,9 +3,8 @@
 //! [`host`] and [`routes`] are the matchers themselves, also for `explain`: it takes the result of
 //! every route, the data path the first route that matches.
 //!
-//! As in Envoy a route is chosen before the filters run and then kept: none of the filters here
-//! clears Envoy's route cache. So routes are matched on a head that no filter has edited, and on no
-//! dynamic metadata.
+//! As in Envoy a route is chosen before the filters run, on a head that no filter has edited and on no
+//! dynamic metadata. A filter may have it chosen again (`clear_route_cache`), on what there is then.
 
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use crate::config::route::{
 };
 use crate::matcher::HeaderName;
 use crate::message::head::{Head, HeaderId, Method, TargetForm};
+use crate::metadata::Metadata;
 use crate::snapshot::RouteConfig;
 use crate::snapshot::{ClusterLinks, Snapshot};
 use crate::upstream::cluster::Cluster;
@@ -77,16 +77,23 @@ fn without_port(authority: &str) -> &str {
 }
 
 /// Every route of a virtual host in order, with why it does not match; `Ok` for those that match.
+/// `metadata`: what filters have set.
 /// `draw`: the request's own, uniform over all of `u64`.
 pub fn routes<'a>(
     host: &'a VirtualHost,
     head: &'a Head,
+    metadata: Option<&'a Metadata>,
     draw: u64,
 ) -> impl Iterator<Item = (&'a Arc<Route>, Result<(), RouteMismatch<'a>>)> {
     let share = share(draw);
     host.routes
         .iter()
-        .map(move |route| (route, fits(&route.matches, head, share)))
+        .map(move |route| (route, fits(&route.matches, head, metadata, share)))
+}
+
+/// Whether a rule that has no share of requests holds for a request.
+pub fn matches(rule: &RouteMatch, head: &Head) -> bool {
+    fits(rule, head, None, 0).is_ok()
 }
 
 /// Parts per million, of the upper half of `draw`: the choice among weighted clusters depends on
@@ -96,7 +103,12 @@ fn share(draw: u64) -> u32 {
     ((draw >> 32).wrapping_mul(1_000_000) >> 32) as u32
 }
 
-fn fits<'a>(matches: &'a RouteMatch, head: &Head, drawn: u32) -> Result<(), RouteMismatch<'a>> {
+fn fits<'a>(
+    matches: &'a RouteMatch,
+    head: &Head,
+    metadata: Option<&Metadata>,
+    drawn: u32,
+) -> Result<(), RouteMismatch<'a>> {
     if matches
         .plaintext
         .is_some_and(|which| !is_plaintext(which, head))
@@ -122,7 +134,7 @@ fn fits<'a>(matches: &'a RouteMatch, head: &Head, drawn: u32) -> Result<(), Rout
             return Err(RouteMismatch::Query(&query.name));
         }
     }
-    if !matches.metadata.iter().all(|one| one.matches(None)) {
+    if !matches.metadata.iter().all(|one| one.matches(metadata)) {
         return Err(RouteMismatch::Metadata);
     }
     Ok(())
@@ -245,10 +257,11 @@ pub fn plan(
     config: &Arc<RouteConfig>,
     authority: &str,
     head: &Head,
+    metadata: Option<&Metadata>,
     draw: u64,
 ) -> Result<Matched, Option<u32>> {
     let (index, found) = host(&config.table, authority).ok_or(None)?;
-    let route = routes(found, head, draw)
+    let route = routes(found, head, metadata, draw)
         .find(|(_, verdict)| verdict.is_ok())
         .map(|(route, _)| route.clone())
         .ok_or(Some(index))?;

@@ -141,7 +141,7 @@ fn route(
         "this virtual host takes the authority",
     );
     let mut chosen = None;
-    for (route, matched) in plan::routes(host, &request.head, DRAW) {
+    for (route, matched) in plan::routes(host, &request.head, None, DRAW) {
         let matched = match (matched, &chosen) {
             (Ok(()), Some(_)) => Err(RouteMismatch::Earlier),
             (matched, _) => matched,
@@ -203,10 +203,15 @@ fn filters(
             FilterConfig::HeaderMutation(_) => "may change headers, which is not tried here",
             FilterConfig::Buffer(_) => "waits for the request's whole body",
             FilterConfig::StatefulSession(_) => "keeps a session on one endpoint",
+            FilterConfig::HeaderToMetadata(_) => "sets dynamic metadata by headers",
+            FilterConfig::Csrf(_) => "refuses changes that pages of other hosts ask for",
+            FilterConfig::JwtAuthn(_) => "may require a JSON Web Token, which is not verified here",
             FilterConfig::Compressor(_) => "may compress the request or the response",
             FilterConfig::Decompressor(_) => "may decompress the request or the response",
             // Only a route's.
-            FilterConfig::CompressorOfRoute(_) => return true,
+            FilterConfig::CompressorOfRoute(_)
+            | FilterConfig::CsrfOfRoute(_)
+            | FilterConfig::JwtAuthnOfRoute(_) => return true,
         };
         decisions.push("filter", Outcome::Info, &filter.name, what);
         true

@@ -69,7 +69,7 @@ mod tests {
             Value::Bool(true),
             Value::Null,
         ]);
-        let whole = Value::Object([("k".into(), list)].into());
+        let whole = Value::Object(std::sync::Arc::new([("k".into(), list)].into()));
         let mut text = Vec::new();
         assert!(put(&whole, None, &mut |part| text.extend_from_slice(part)));
         assert_eq!(text, br#"{"k":[1,0.5,"te\"xt",true,null]}"#);

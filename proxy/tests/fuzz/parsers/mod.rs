@@ -8,6 +8,7 @@
 //! - `config`: resources, mutated as JSON and as bytes, compiled and published
 //! - `rbac`: rules compiled and evaluated, beside an evaluator of this test's own
 //! - `dns`: a resolver's messages
+//! - `jwt`: tokens and key sets
 
 mod coding;
 mod config;
@@ -15,6 +16,7 @@ mod dns;
 mod first_bytes;
 mod format;
 mod header_case;
+mod jwt;
 mod rbac;
 mod target;
 

@@ -1,7 +1,8 @@
 //! HTTP filters beside a stock Envoy: the same bootstrap, the same requests, the same answers,
 //! the same requests upstream, the same access log.
 //!
-//! - `side`: one of the two proxies; `upstream`, `coded`: what stands behind both
+//! - `side`: one of the two proxies; `upstream`, `coded`: what stands behind both; `tokens`: JSON Web
+//!   Tokens
 //! - the rest: a table of scenarios per filter
 
 mod buffer;
@@ -9,12 +10,18 @@ mod chain;
 mod coded;
 mod compressor;
 mod cors;
+mod csrf;
 mod decompressor;
 mod fault;
 mod header_mutation;
+mod header_to_metadata;
+mod jwt_authn;
 mod local_ratelimit;
 pub mod side;
+mod tokens;
 pub mod upstream;
+
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
@@ -32,6 +39,8 @@ pub struct Scenario {
     pub table: Value,
     /// Further fields of the connection manager.
     pub manager: Value,
+    /// Further clusters.
+    pub clusters: Value,
 }
 
 impl Scenario {
@@ -53,6 +62,7 @@ impl Scenario {
             virtual_hosts: json!([host]),
             table: json!({}),
             manager: json!({}),
+            clusters: json!([]),
         }
     }
 
@@ -62,14 +72,34 @@ impl Scenario {
         let upstream = Reflector::start();
         let ours = Side::anyam(self, upstream.address);
         let stock = Side::envoy(self, upstream.address);
+        let mut wrong = Vec::new();
         for (request, wanted) in asks {
             let (ours, stock) = (ours.ask(request), stock.ask(request));
-            assert_eq!(ours, stock, "Anyam | Envoy, for\n{request}");
-            assert_eq!(ours.status, *wanted, "{request}\n{ours:#?}");
+            if ours != stock {
+                wrong.push(format!("{request}{ours:#?}\nEnvoy: {stock:#?}"));
+            } else if ours.status != *wanted {
+                wrong.push(format!("{request}{wanted} wanted\n{ours:#?}"));
+            }
         }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
         let (ours, stock) = (ours.log(asks.len()), stock.log(asks.len()));
         assert_eq!(ours, stock, "access logs, Anyam | Envoy");
     }
+}
+
+/// A cluster with one endpoint.
+pub fn cluster(name: &str, endpoint: SocketAddr) -> Value {
+    let (ip, port) = (endpoint.ip().to_string(), endpoint.port());
+    let address = json!({"socket_address": {"address": ip, "port_value": port}});
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    })
 }
 
 /// A route by prefix to the cluster `app`.

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::Scenario;
 use super::upstream::chunked;
+use super::{Scenario, cluster};
 use crate::envoy;
 use crate::proxy::own_address;
 use crate::running::{Running, TIMEOUT};
@@ -20,7 +20,8 @@ const MANAGER: &str = "type.googleapis.com/envoy.extensions.filters.network.http
 const LOG: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
 const FORMAT: &str = "%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% \
     %RESPONSE_CODE_DETAILS% %GRPC_STATUS(NUMBER)% %DYNAMIC_METADATA(fault)% \
-    %DYNAMIC_METADATA(fault:text)% %DYNAMIC_METADATA(fault:deep:list)%\n";
+    %DYNAMIC_METADATA(fault:text)% %DYNAMIC_METADATA(fault:deep:list)% \
+    %DYNAMIC_METADATA(envoy.filters.http.jwt_authn)% %DYNAMIC_METADATA(seen)%\n";
 
 /// Envoy's own arguments.
 const ENVOYS: [&str; 3] = ["--disable-hot-restart", "--file-flush-interval-msec", "50"];
@@ -296,23 +297,14 @@ fn bootstrap(scenario: &Scenario, front: SocketAddr, upstream: SocketAddr, log: 
     for (key, value) in scenario.manager.as_object().unwrap() {
         manager[key] = value.clone();
     }
-    let cluster = |name: &str| {
-        json!({
-            "name": name,
-            "type": "STATIC",
-            "connect_timeout": "5s",
-            "load_assignment": {
-                "cluster_name": name,
-                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(upstream)}}]}],
-            },
-        })
-    };
+    let mut clusters = vec![cluster("app", upstream), cluster("other", upstream)];
+    clusters.extend(scenario.clusters.as_array().unwrap().iter().cloned());
     json!({"static_resources": {
         "listeners": [{
             "name": "front",
             "address": address(front),
             "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
         }],
-        "clusters": [cluster("app"), cluster("other")],
+        "clusters": clusters,
     }})
 }

@@ -1,14 +1,19 @@
 //! HTTP filters: their own configuration and their routes'.
 //!
-//! - `buffer`, `compressor`, `cors`, `decompressor`, `fault`, `header_mutation`, `local_ratelimit` with `rate_limit` (how routes
-//!   describe requests), `stateful_session`; RBAC is [`super::policy`]
+//! - `buffer`, `compressor`, `cors`, `csrf`, `decompressor`, `fault`, `header_mutation`,
+//!   `header_to_metadata`, `jwt_authn`, `local_ratelimit` with `rate_limit` (how routes describe
+//!   requests), `stateful_session`; RBAC is
+//!   [`super::policy`]
 
 mod buffer;
 mod compressor;
 mod cors;
+mod csrf;
 mod decompressor;
 mod fault;
 mod header_mutation;
+mod header_to_metadata;
+mod jwt_authn;
 mod local_ratelimit;
 pub mod rate_limit;
 mod stateful_session;
@@ -19,7 +24,11 @@ use super::policy;
 use super::support::{At, CompileError, decode, known, type_name};
 use crate::config::compile::Counts;
 use crate::config::filter::{FilterConfig, FilterNames, FilterOverride, Percent};
-use crate::metrics::resource::{CompressorFamilies, DecompressorFamilies};
+use crate::jwt::remote::NewRemoteKeys;
+use crate::metrics::resource::{
+    CompressorFamilies, CsrfFamilies, DecompressorFamilies, HeaderToMetadataFamilies,
+    JwtAuthnFamilies,
+};
 
 /// What the filters of all chains and routes share while they compile.
 #[derive(Clone, Copy)]
@@ -28,6 +37,24 @@ pub struct FilterScope<'a> {
     pub counts: &'a Counts,
     pub compressors: &'a CompressorFamilies,
     pub decompressors: &'a DecompressorFamilies,
+    pub csrf: &'a CsrfFamilies,
+    pub header_to_metadata: &'a HeaderToMetadataFamilies,
+    pub jwt_authn: &'a JwtAuthnFamilies,
+    /// Key sets that are to be fetched.
+    pub remote_keys: &'a NewRemoteKeys,
+    /// The connection manager's `stat_prefix`; empty in a route configuration.
+    pub stat_prefix: &'a str,
+}
+
+impl FilterScope<'_> {
+    /// How Envoy's statistics of a filter are rooted, which may have a prefix of its own.
+    fn stats(&self, own: &str) -> String {
+        match (self.stat_prefix, own) {
+            (manager, "") => manager.to_owned(),
+            ("", own) => own.to_owned(),
+            (manager, own) => format!("{manager}.{own}"),
+        }
+    }
 }
 
 /// A filter's configuration; `None`: of a type that is not known.
@@ -58,12 +85,25 @@ pub fn config(
         "envoy.extensions.filters.http.stateful_session.v3.StatefulSession" => {
             stateful_session::filter(at, &decode(at, any)?)?
         }
+        "envoy.extensions.filters.http.csrf.v3.CsrfPolicy" => {
+            csrf::filter(at, &decode(at, any)?, scope)?
+        }
+        "envoy.extensions.filters.http.header_to_metadata.v3.Config" => {
+            header_to_metadata::filter(at, &decode(at, any)?, scope)?
+        }
+        "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication" => {
+            jwt_authn::filter(at, &decode(at, any)?, scope)?
+        }
         _ => return Ok(None),
     }))
 }
 
 /// A route's configuration of a filter; `None`: of a type that is not known.
-pub fn of_route(at: At<'_>, any: &Any) -> Result<Option<FilterOverride>, CompileError> {
+pub fn of_route(
+    at: At<'_>,
+    any: &Any,
+    scope: FilterScope<'_>,
+) -> Result<Option<FilterOverride>, CompileError> {
     Ok(Some(FilterOverride::Config(match type_name(any) {
         "envoy.extensions.filters.http.rbac.v3.RBACPerRoute" => {
             return policy::per_route(at, any).map(Some);
@@ -84,6 +124,15 @@ pub fn of_route(at: At<'_>, any: &Any) -> Result<Option<FilterOverride>, Compile
         "envoy.extensions.filters.http.cors.v3.CorsPolicy" => cors::policy(at, &decode(at, any)?)?,
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute" => {
             header_mutation::per_route(at, &decode(at, any)?)?
+        }
+        "envoy.extensions.filters.http.csrf.v3.CsrfPolicy" => {
+            csrf::per_route(at, &decode(at, any)?)?
+        }
+        "envoy.extensions.filters.http.header_to_metadata.v3.Config" => {
+            header_to_metadata::per_route(at, &decode(at, any)?, scope)?
+        }
+        "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig" => {
+            jwt_authn::per_route(at, &decode(at, any)?, scope)?
         }
         _ => return Ok(None),
     })))

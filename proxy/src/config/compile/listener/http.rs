@@ -12,11 +12,13 @@ use super::protocol::{http1_options, http2_options};
 use super::scope::Scope;
 use crate::config::RouteRef;
 use crate::config::access_log::AccessLog;
+use crate::config::compile::filter::FilterScope;
 use crate::config::compile::support::{
     At, CompileError, bool_or, duration, each, ignored, known, positive, required, timeout, u32_or,
     unsupported,
 };
 use crate::config::compile::{Compiler, access_log, route, values};
+use crate::config::filter::HttpFilter;
 use crate::config::http::{
     CodecType, ForwardClientCert, HttpConnectionManager, ServerHeader, StripPort,
 };
@@ -65,16 +67,18 @@ pub fn manager(
         local_reply_config,
         proxy_status_config,
         route_specifier,
+        stat_prefix,
         strip_port_mode,
         ..
     } = m;
 
     let common = CommonHttpOptions::of(at, common_http_protocol_options)?;
     let specifier = required!(at, route_specifier);
+    let filters = filter_chain(scope, at, http_filters, stat_prefix)?;
     Ok(HttpConnectionManager {
         codec: codec(at, *codec_type)?,
         routes: route_source(at, specifier, scope)?,
-        filters: filters(at, http_filters, scope.compiler.filter_scope())?,
+        filters,
         access_log: logs(scope.compiler, at, access_log)?,
         path: path_options(
             at,
@@ -138,6 +142,24 @@ pub fn manager(
         local_replies: local_reply::local_replies(at, local_reply_config)?,
         proxy_status: proxy_status_config.is_some(),
     })
+}
+
+/// The filters. What they ask over a cluster needs it, as routes do theirs.
+fn filter_chain(
+    scope: &mut Scope<'_>,
+    at: At<'_>,
+    http_filters: &[pb::HttpFilter],
+    stat_prefix: &str,
+) -> Result<Vec<HttpFilter>, CompileError> {
+    let filter_scope = FilterScope {
+        stat_prefix,
+        ..scope.compiler.filter_scope()
+    };
+    let filters = filters(at, http_filters, filter_scope)?;
+    for cluster in filters.iter().flat_map(|filter| filter.config.clusters()) {
+        scope.clusters.refer(cluster);
+    }
+    Ok(filters)
 }
 
 fn codec(at: At<'_>, codec: i32) -> Result<CodecType, CompileError> {

@@ -96,10 +96,6 @@ pub fn check(at: At<'_>, m: &pb::HttpConnectionManager) -> Result<(), CompileErr
         append_x_forwarded_port,
         forward_proto_config,
     );
-    ignored!(
-        "statistics are kept by edge and by listener name",
-        stat_prefix
-    );
     ignored!("spans are not made yet", tracing);
     ignored!(
         "a stalled reader falls under the stream idle time-out",
@@ -126,6 +122,7 @@ pub fn check(at: At<'_>, m: &pb::HttpConnectionManager) -> Result<(), CompileErr
         append_local_overload
     );
     elsewhere! {
+        stat_prefix,
         codec_type, http_filters, common_http_protocol_options,
         http_protocol_options, http2_protocol_options, server_name, server_header_transformation,
         max_request_headers_kb, stream_idle_timeout, request_timeout, request_headers_timeout,

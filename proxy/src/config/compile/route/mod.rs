@@ -311,7 +311,7 @@ fn route(
     })
 }
 
-fn route_match(at: At<'_>, m: &pb::RouteMatch) -> Result<RouteMatch, CompileError> {
+pub(super) fn route_match(at: At<'_>, m: &pb::RouteMatch) -> Result<RouteMatch, CompileError> {
     use pb::route_match::PathSpecifier as Path;
     let pb::RouteMatch {
         case_sensitive,

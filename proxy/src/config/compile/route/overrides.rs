@@ -58,7 +58,7 @@ fn filter_override(
     scope: FilterScope<'_>,
 ) -> Result<Option<FilterOverride>, CompileError> {
     if type_name(any) != "envoy.config.route.v3.FilterConfig" {
-        return filter::of_route(at, any)?
+        return filter::of_route(at, any, scope)?
             .map_or_else(|| unknown_type(at, any), |own| Ok(Some(own)));
     }
     let pb::FilterConfig {
@@ -71,7 +71,7 @@ fn filter_override(
     }
     let any = &required!(at, config);
     let at = at.field("config");
-    match filter::of_route(at, any)? {
+    match filter::of_route(at, any, scope)? {
         Some(own) => Ok(Some(own)),
         None if is_optional => {
             scope.counts.skip_optional(at, any);

@@ -3,6 +3,8 @@
 use super::*;
 use crate::config::filter::{FilterConfig, FilterOverride};
 
+mod jwt_authn;
+
 const FILTERS: &str = "type.googleapis.com/envoy.extensions.filters.http";
 
 /// A listener whose manager has these filters, as JSON, before the router.
@@ -250,5 +252,45 @@ fn routes_override_filters_of_chains_that_are_compiled_apart() {
         assert_eq!(&*manager.filters[0].name, "authz");
         assert!(manager.filters[0].on_route(None).is_some());
         assert!(manager.filters[0].on_route(overrides).is_none());
+    }
+}
+
+#[test]
+fn rules_of_other_filters_are_refused_by_path() {
+    assert_eq!(path("csrf.v3.CsrfPolicy", ""), "filter_enabled");
+    let rule = |rule: &str| {
+        let config = format!("request_rules: [{{ {rule} }}]");
+        path("header_to_metadata.v3.Config", &config)
+    };
+    for (config, field) in [
+        ("on_header_present: { key: a }", "header"),
+        (
+            "header: a, cookie: b, on_header_present: { key: a }",
+            "cookie",
+        ),
+        (
+            "cookie: b, remove: true, on_header_present: { key: a }",
+            "remove",
+        ),
+        ("header: a", "on_header_present"),
+        ("header: a, on_header_present: {}", "on_header_present.key"),
+        (
+            "header: a, on_header_missing: { key: a }",
+            "on_header_missing.value",
+        ),
+        (
+            "header: a, on_header_present: { key: a, type: PROTOBUF_VALUE }",
+            "on_header_present.type",
+        ),
+        (
+            "header: a, on_header_present: { key: a, value: b, regex_value_rewrite: {} }",
+            "on_header_present.regex_value_rewrite",
+        ),
+    ] {
+        assert_eq!(
+            rule(config),
+            format!("request_rules[0].{field}"),
+            "{config}"
+        );
     }
 }
