@@ -2,7 +2,7 @@
 //!
 //! Modules in the order of dependencies, from the top (`tests/tests/architecture` rejects cycles):
 //! - [`app`]: composition root, with [`bootstrap`] and [`args`]; [`inspect`], [`admin`],
-//!   [`identity`], [`xds`], [`dns`], [`probe`]: the control thread's work; [`redirect`], [`ready`],
+//!   [`identity`], [`xds`], [`dns`], [`probe`], [`health`]: the control thread's work; [`redirect`], [`ready`],
 //!   [`drain_command`]: what runs beside a proxy
 //! - [`listener`]: accept, detection, filter chains, tunnels accepted
 //! - [`tcp`], [`hbone`], [`http`]: what a filter chain ends in
@@ -30,6 +30,7 @@ pub mod dns;
 pub mod drain;
 pub mod drain_command;
 pub mod hbone;
+pub mod health;
 pub mod http;
 pub mod identity;
 pub mod inspect;

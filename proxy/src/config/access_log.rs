@@ -36,6 +36,8 @@ pub enum JsonValue {
 /// envoy.config.accesslog.v3.AccessLogFilter, the supported part.
 pub enum LogFilter {
     StatusAtLeast(u16),
+    /// Requests that are no health checks of this proxy.
+    NotHealthCheck,
     /// Any flag when empty.
     ResponseFlags(Vec<Box<str>>),
     And(Vec<LogFilter>),

@@ -3,10 +3,11 @@
 //!
 //! - `name`: by which routes override filters; `rate_limit`: the local rate limit and the actions that describe requests to it
 //! - `compression`: the compressor; `decompression`: the decompressor
-//! - `stateful_session`: sessions that stay on an endpoint
+//! - `health_check`: answers to health checks; `stateful_session`: sessions that stay on an endpoint
 
 mod compression;
 mod decompression;
+mod health_check;
 mod name;
 mod rate_limit;
 mod stateful_session;
@@ -22,6 +23,7 @@ pub use self::compression::{
     EtagPolicy, ResponseCompression, ZstdParameters,
 };
 pub use self::decompression::{Decompression, DecompressionDirection, DecompressionLibrary};
+pub use self::health_check::{HealthCheckFilter, HealthCheckMode, HealthSwitch, KeptHealth};
 pub use self::name::{FilterName, FilterNames};
 pub use self::rate_limit::{
     Buckets, Descriptor, DescriptorMatch, LocalRateLimit, RateLimit, RateLimitAction,
@@ -59,6 +61,7 @@ pub enum FilterConfig {
     CompressorOfRoute(CompressionOverride),
     /// `None`: no session, the filter's own configuration where only routes have one.
     StatefulSession(Option<Arc<StatefulSession>>),
+    HealthCheck(Arc<HealthCheckFilter>),
 }
 
 impl FilterConfig {
@@ -70,7 +73,8 @@ impl FilterConfig {
             | Self::HeaderMutation(_)
             | Self::Compressor(_)
             | Self::Decompressor(_)
-            | Self::StatefulSession(_) => true,
+            | Self::StatefulSession(_)
+            | Self::HealthCheck(_) => true,
             Self::Rbac(_) | Self::Fault(_) | Self::Buffer(_) | Self::CompressorOfRoute(_) => false,
         }
     }

@@ -17,6 +17,8 @@ macro_rules! flags {
 }
 
 flags! {
+    /// A health check of this proxy failed.
+    FAILED_LOCAL_HEALTH_CHECK = 21, "LH", "FailedLocalHealthCheck";
     /// No healthy endpoint.
     NO_HEALTHY_UPSTREAM = 0, "UH", "NoHealthyUpstream";
     /// The connection to the endpoint could not be made.

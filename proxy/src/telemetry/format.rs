@@ -87,6 +87,7 @@ pub fn render_value<A: smallvec::Array<Item = u8>>(
 fn passes(filter: &LogFilter, record: &Record<'_>) -> bool {
     match filter {
         LogFilter::StatusAtLeast(code) => record.code >= *code,
+        LogFilter::NotHealthCheck => !record.is_health_check,
         LogFilter::ResponseFlags(flags) if flags.is_empty() => !record.flags.is_empty(),
         LogFilter::ResponseFlags(flags) => record
             .flags

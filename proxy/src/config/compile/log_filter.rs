@@ -37,7 +37,10 @@ pub fn filter(at: At<'_>, m: &log::AccessLogFilter, depth: u32) -> Result<LogFil
             let at = at.field("response_flag_filter");
             Ok(LogFilter::ResponseFlags(each(at, "flags", flags, flag)?))
         }
-        _ => at.fail("only status_code, response_flag, and, or filters are supported"),
+        Spec::NotHealthCheckFilter(log::NotHealthCheckFilter {}) => Ok(LogFilter::NotHealthCheck),
+        _ => at.fail(
+            "only status_code, response_flag, not_health_check, and, or filters are supported",
+        ),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Runs the filters over a request, and in reverse order over its response.
 
 use super::{
-    StreamFilters, compressor, cors, decompressor, fault, header_mutation, local_ratelimit, rbac,
-    stateful_session,
+    StreamFilters, compressor, cors, decompressor, fault, header_mutation, health_check,
+    local_ratelimit, rbac, stateful_session,
 };
 use crate::config::filter::{FilterConfig, HttpFilter};
 use crate::config::route::Route;
@@ -115,14 +115,12 @@ impl Exchange<'_, '_> {
                 stateful_session::on_request(own, of_route, place, info);
                 Ok(None)
             }
+            FilterConfig::HealthCheck(own) => {
+                let store = &self.conn.worker.store;
+                Ok(health_check::on_request(own, place, info, store))
+            }
             FilterConfig::Buffer(own) => {
-                let most = match of_route {
-                    Some(FilterConfig::Buffer(most)) => *most,
-                    _ => *own,
-                };
-                if self.has_body(framing) {
-                    Box::pin(self.receive(most, framing)).await?;
-                }
+                self.buffer(*own, of_route, framing).await?;
                 Ok(None)
             }
             FilterConfig::Compressor(own) => {
@@ -138,6 +136,23 @@ impl Exchange<'_, '_> {
             }
             // Only a route's.
             FilterConfig::CompressorOfRoute(_) => Ok(None),
+        }
+    }
+
+    /// Waits for the request's whole body, of so many bytes at most.
+    async fn buffer(
+        &mut self,
+        own: usize,
+        of_route: Option<&FilterConfig>,
+        framing: &mut Framing,
+    ) -> Result<(), Failure> {
+        let most = match of_route {
+            Some(FilterConfig::Buffer(most)) => *most,
+            _ => own,
+        };
+        match self.has_body(framing) {
+            true => Box::pin(self.receive(most, framing)).await,
+            false => Ok(()),
         }
     }
 }
@@ -170,6 +185,7 @@ pub fn on_response(info: &mut StreamInfo, mut body: BodyLength) {
             FilterConfig::Cors(_) => cors::on_response(place, info),
             FilterConfig::LocalRateLimit(_) => local_ratelimit::on_response(place, info),
             FilterConfig::StatefulSession(_) => stateful_session::on_response(place, info),
+            FilterConfig::HealthCheck(own) => health_check::on_response(own, place, info),
             FilterConfig::Compressor(own) => {
                 let all = manager.filters.iter().filter_map(on_route);
                 let all = all.filter_map(|(config, _)| match config {

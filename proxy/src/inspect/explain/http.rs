@@ -204,6 +204,7 @@ fn filters(
             FilterConfig::StatefulSession(_) => "keeps a session on one endpoint",
             FilterConfig::Compressor(_) => "may compress the request or the response",
             FilterConfig::Decompressor(_) => "may decompress the request or the response",
+            FilterConfig::HealthCheck(_) => "answers health checks of this proxy, or marks them",
             // Only a route's.
             FilterConfig::CompressorOfRoute(_) => return true,
         };

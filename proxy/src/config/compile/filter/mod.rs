@@ -1,6 +1,6 @@
 //! HTTP filters: their own configuration and their routes'.
 //!
-//! - `buffer`, `compressor`, `cors`, `decompressor`, `fault`, `header_mutation`, `local_ratelimit` with `rate_limit` (how routes
+//! - `buffer`, `compressor`, `cors`, `decompressor`, `fault`, `header_mutation`, `health_check`, `local_ratelimit` with `rate_limit` (how routes
 //!   describe requests), `stateful_session`; RBAC is [`super::policy`]
 
 mod buffer;
@@ -9,16 +9,19 @@ mod cors;
 mod decompressor;
 mod fault;
 mod header_mutation;
+mod health_check;
 mod local_ratelimit;
 pub mod rate_limit;
 mod stateful_session;
+
+use std::sync::Arc;
 
 use xds_proto::google::protobuf::Any;
 
 use super::policy;
 use super::support::{At, CompileError, decode, known, type_name};
 use crate::config::compile::Counts;
-use crate::config::filter::{FilterConfig, FilterNames, FilterOverride, Percent};
+use crate::config::filter::{FilterConfig, FilterNames, FilterOverride, HealthSwitch, Percent};
 use crate::metrics::resource::{CompressorFamilies, DecompressorFamilies};
 
 /// What the filters of all chains and routes share while they compile.
@@ -28,6 +31,9 @@ pub struct FilterScope<'a> {
     pub counts: &'a Counts,
     pub compressors: &'a CompressorFamilies,
     pub decompressors: &'a DecompressorFamilies,
+    pub health: &'a Arc<HealthSwitch>,
+    /// The name of the node's cluster.
+    pub local_cluster: &'a Arc<str>,
 }
 
 /// A filter's configuration; `None`: of a type that is not known.
@@ -54,6 +60,9 @@ pub fn config(
         }
         "envoy.extensions.filters.http.decompressor.v3.Decompressor" => {
             decompressor::filter(at, &decode(at, any)?, scope)?
+        }
+        "envoy.extensions.filters.http.health_check.v3.HealthCheck" => {
+            health_check::filter(at, &decode(at, any)?, scope)?
         }
         "envoy.extensions.filters.http.stateful_session.v3.StatefulSession" => {
             stateful_session::filter(at, &decode(at, any)?)?
