@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::config::route::HeaderEdits;
 use crate::http::forward::upstream::UpstreamIo;
@@ -12,8 +13,8 @@ use crate::http::h1::{BodyEvent, BodyLength, Framing, TunnelRequest};
 use crate::http::request::error::Failure;
 use crate::http::request::headers::add;
 use crate::message::head::{Head, HeaderId};
+use crate::telemetry::format::render_value;
 use crate::telemetry::record::Record;
-use crate::telemetry::render;
 use crate::upstream::endpoint::Endpoint;
 
 /// Bytes of an answer's body that are read; a longer one is none.
@@ -60,8 +61,8 @@ impl CheckRequest {
         let mut record = Record::begun(SystemTime::now());
         record.upstream_host = Some(endpoint.address);
         for one in &edits.append {
-            let mut value = Vec::new();
-            render(&one.value, &record, &mut value);
+            let mut value: SmallVec<[u8; 64]> = SmallVec::new();
+            render_value(&one.value, &record, &mut value);
             if !value.is_empty() || one.keep_empty_value {
                 add(&mut self.head, one, &value);
             }

@@ -145,8 +145,7 @@ fn an_answer_to_a_request_takes_its_host_out() {
         let servers = [Server::start(), Server::start()];
         servers[0].leaving.store(true, SeqCst);
         // It does not say so to checks, which come later.
-        let slow = check(json!({"interval": "60s", "no_traffic_interval": "60s"}));
-        let mut slow = slow;
+        let mut slow = check(json!({"interval": "60s", "no_traffic_interval": "60s"}));
         merge(&mut slow, &http_check(json!({})));
         let endpoints = servers.each_ref().map(|server| endpoint(server.address));
         let more = cluster(json!({"health_checks": [slow]}));
