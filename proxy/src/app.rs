@@ -1,7 +1,7 @@
 //! The composition root: builds everything in order, runs it, ends it. No globals.
 //!
 //! - this file: the order of construction; `build`: registry, compiler; `certificates`: the proxy's
-//!   own; `statics`: the first snapshot; `workers`: their threads; `end`: signals, drain, exit;
+//!   own; `checks`: active health checks; `statics`: the first snapshot; `workers`: their threads; `end`: signals, drain, exit;
 //!   `listening`: whether the app beside the proxy still listens
 //! - `logging`: diagnostics, their level changed at run time; `maintenance`: periodic work for
 //!   clusters; `supervisor`: tasks of the control thread, restarted after a panic
@@ -11,6 +11,7 @@
 
 mod build;
 mod certificates;
+mod checks;
 mod end;
 mod listening;
 mod logging;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use prost::Message;
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -42,6 +44,7 @@ use crate::bug;
 use crate::config::compile::values::FETCH;
 use crate::config::demand::{OnDemandClient, OnDemandRequest};
 use crate::drain::Drain;
+use crate::health::FirstResults;
 use crate::identity;
 use crate::identity::agent::AgentError;
 use crate::inspect;
@@ -100,7 +103,7 @@ pub fn run(bootstrap: Bootstrap, process: &Process, logs: Logs) -> Result<(), Ap
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("control")
-        .build()?;
+        .build_local(LocalOptions::default())?;
     // Collecting entropy takes ~50 ms of CPU at first use: done here, so that no handshake waits
     // for it.
     std::thread::Builder::new()
@@ -139,6 +142,7 @@ async fn serve_until_shutdown(
         &bootstrap,
         &logs,
         &process.envoy.stats_tag,
+        &drain,
         process.drain_time(),
     )?;
     let identity = start_identity(&bootstrap, &core, &mut tasks)?;
@@ -147,8 +151,10 @@ async fn serve_until_shutdown(
     let registry = core.registry.clone();
     let telemetry = core.telemetry.clone();
     let resolver = core.resolver.clone();
+    let checks = checks::start(&store, &mut tasks)?;
     let statics = core.statics(&bootstrap);
     let remote_keys = core.compiler.remote_keys.clone();
+    let wants = (wants, checks.clone());
     let xds = start_xds(&bootstrap, core, wants, identity.clone(), &mut tasks)?;
     let (listening, watched) = watch::channel(false);
     let prober = build::prober(&bootstrap, &registry)?;
@@ -179,6 +185,7 @@ async fn serve_until_shutdown(
     maintenance::warm(&store, &resolver).await;
     tasks.spawn(jwks::run(remote_keys, store.clone()));
     tasks.spawn(maintenance::keep_running(store.clone(), resolver));
+    checks::warm(&checks).await;
     let mut workers = Workers::start(
         workers_of(process),
         &store,
@@ -229,7 +236,7 @@ fn demand(
 fn start_xds(
     bootstrap: &Bootstrap,
     core: Core,
-    wants: Option<mpsc::Receiver<OnDemandRequest>>,
+    (wants, checks): (Option<mpsc::Receiver<OnDemandRequest>>, FirstResults),
     identity: Option<watch::Receiver<identity::CertificateStatus>>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Option<Handle>, AppError> {
@@ -279,7 +286,8 @@ fn start_xds(
         core.held,
         egress,
         core.resolver,
-    );
+    )
+    .after_checks(checks);
     let (mut client, handle) = Client::new(config, applier, target, bootstrap.node.clone(), wants);
     tasks.spawn(async move {
         certified(identity).await;

@@ -6,12 +6,13 @@
 //! and closing an idle connection may fail a request of the app.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
 use crate::config::Name;
+use crate::config::filter::HealthSwitch;
 use crate::config::listener::Direction;
 
 /// The phase of the process's drain.
@@ -42,7 +43,7 @@ impl Phase {
 /// Shared by admin, signals and workers.
 pub struct Drain {
     phase: watch::Sender<Phase>,
-    failed: AtomicBool,
+    health: Arc<HealthSwitch>,
     quit: Notify,
 }
 
@@ -50,7 +51,7 @@ impl Default for Drain {
     fn default() -> Self {
         Drain {
             phase: watch::channel(Phase::Serving).0,
-            failed: AtomicBool::new(false),
+            health: Arc::default(),
             quit: Notify::new(),
         }
     }
@@ -89,14 +90,20 @@ impl Drain {
         });
     }
 
-    /// `/healthcheck/fail` and `/healthcheck/ok`: what readiness says while traffic still flows.
+    /// What `/healthcheck/fail` and `/healthcheck/ok` set.
+    pub fn health(&self) -> &Arc<HealthSwitch> {
+        &self.health
+    }
+
+    /// `/healthcheck/fail` and `/healthcheck/ok`: what readiness, and the health check filter, say
+    /// while traffic still flows.
     pub fn set_failed(&self, failed: bool) {
-        self.failed.store(failed, Relaxed);
+        self.health.set_failed(failed);
     }
 
     /// Whether readiness reports healthy.
     pub fn is_healthy(&self) -> bool {
-        self.phase() == Phase::Serving && !self.failed.load(Relaxed)
+        self.phase() == Phase::Serving && !self.health.is_failed()
     }
 
     /// `/quitquitquit`.

@@ -2,8 +2,8 @@
 //!
 //! Modules in the order of dependencies, from the top (`tests/tests/architecture` rejects cycles):
 //! - [`app`]: composition root, with [`bootstrap`] and [`args`]; [`inspect`], [`admin`],
-//!   [`identity`], [`xds`], [`dns`], [`probe`], `jwks`: the control thread's work; [`redirect`],
-//!   [`ready`], [`drain_command`]: what runs beside a proxy
+//!   [`identity`], [`xds`], [`dns`], [`probe`], [`health`], `jwks`: the control thread's work;
+//!   [`redirect`], [`ready`], [`drain_command`]: what runs beside a proxy
 //! - [`listener`]: accept, detection, filter chains, tunnels accepted
 //! - [`tcp`], [`hbone`], [`http`]: what a filter chain ends in
 //! - [`worker`]: what a worker thread's connections share
@@ -31,6 +31,7 @@ pub mod dns;
 pub mod drain;
 pub mod drain_command;
 pub mod hbone;
+pub mod health;
 pub mod http;
 pub mod identity;
 pub mod inspect;

@@ -25,21 +25,37 @@ fn sorted(snapshot: &Snapshot) -> Vec<&Arc<Cluster>> {
     clusters
 }
 
-/// Envoy's health flags of an endpoint.
+/// Envoy's health flags of an endpoint, in its order.
 fn health_flags(endpoint: &Endpoint) -> String {
-    let mut flags = Vec::new();
-    if endpoint.state.is_ejected() {
-        flags.push("/failed_outlier_check");
-    }
-    match endpoint.health {
-        HealthStatus::Healthy => {}
-        HealthStatus::Degraded => flags.push("/degraded_eds_health"),
-        HealthStatus::Draining => flags.push("/eds_status_draining"),
-        HealthStatus::Unhealthy => flags.push("/failed_eds_health"),
-    }
+    let active = endpoint.state.health.get();
+    let all = [
+        (active.is_failed(), "/failed_active_hc"),
+        (endpoint.state.is_ejected(), "/failed_outlier_check"),
+        (
+            endpoint.health == HealthStatus::Unhealthy,
+            "/failed_eds_health",
+        ),
+        (active.is_degraded(), "/degraded_active_hc"),
+        (
+            endpoint.health == HealthStatus::Degraded,
+            "/degraded_eds_health",
+        ),
+        (endpoint.leaving, "/pending_dynamic_removal"),
+        (active.is_pending(), "/pending_active_hc"),
+        (active.is_excluded(), "/excluded_via_immediate_hc_fail"),
+        (active.is_timed_out(), "/active_hc_timeout"),
+        (
+            endpoint.health == HealthStatus::Draining,
+            "/eds_status_draining",
+        ),
+    ];
+    let flags: String = all
+        .into_iter()
+        .filter_map(|(set, flag)| set.then_some(flag))
+        .collect();
     match flags.is_empty() {
         true => "healthy".to_owned(),
-        false => flags.concat(),
+        false => flags,
     }
 }
 
@@ -136,6 +152,7 @@ fn status(cluster: &Cluster) -> Value {
 }
 
 fn host(endpoint: &Endpoint, priority: usize) -> Value {
+    let active = endpoint.state.health.get();
     let eds = match endpoint.health {
         HealthStatus::Healthy => "HEALTHY",
         HealthStatus::Degraded => "DEGRADED",
@@ -149,7 +166,13 @@ fn host(endpoint: &Endpoint, priority: usize) -> Value {
         ],
         "health_status": {
             "eds_health_status": eds,
+            "failed_active_health_check": active.is_failed(),
             "failed_outlier_check": endpoint.state.is_ejected(),
+            "failed_active_degraded_check": active.is_degraded(),
+            "pending_dynamic_removal": endpoint.leaving,
+            "pending_active_hc": active.is_pending(),
+            "excluded_via_immediate_hc_fail": active.is_excluded(),
+            "active_hc_timeout": active.is_timed_out(),
         },
         "weight": endpoint.weight,
         "hostname": endpoint.host_name.as_deref().unwrap_or_default(),

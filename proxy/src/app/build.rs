@@ -13,6 +13,7 @@ use super::logging::Logs;
 use super::{AppError, statics, target};
 use crate::bootstrap::{Bootstrap, capacity};
 use crate::config::compile::{Compiler, SecretStore, SnapshotStep};
+use crate::drain::Drain;
 use crate::metrics::edge::Peer;
 use crate::metrics::edges::Edges;
 use crate::metrics::registry::RegistryError;
@@ -48,6 +49,7 @@ impl Core {
         bootstrap: &Bootstrap,
         logs: &Logs,
         labels: &[(String, String)],
+        drain: &Drain,
         drain_time: Duration,
     ) -> Result<Self, AppError> {
         let registry = Arc::new(Registry::with_labels(labels)?);
@@ -55,6 +57,7 @@ impl Core {
         let secrets = Arc::new(SecretStore::default());
         let mut compiler = Compiler::new(&registry, logs.sinks.clone(), secrets.clone())?;
         compiler.set_drain_time(drain_time);
+        compiler.answer_health_checks(drain.health().clone(), &bootstrap.node.cluster);
         let store = Arc::new(Store::new(Snapshot::default()));
         compiler.limit_connections(bootstrap.limits.global, &bootstrap.limits.listeners);
         if let Some(limit) = &bootstrap.extensions.connections {

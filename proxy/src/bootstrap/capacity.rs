@@ -12,6 +12,10 @@ const OF_CONNECTION: u64 = 2;
 const OF_PIPES: u64 = 8;
 /// Descriptors of a pipe.
 const OF_PIPE: u64 = 2;
+/// Of all descriptors, the share that health checks may take: one in so many.
+const OF_CHECKS: u64 = 8;
+/// The most connections of health checks, however many descriptors there are.
+const MOST_CHECKS: u64 = 16 << 10;
 /// Memory of an active connection, bytes.
 const BYTES: u64 = 16 << 10;
 /// The lowest bound, however few descriptors and however little memory there are.
@@ -42,6 +46,12 @@ pub fn inbound() -> u64 {
 /// Pipes that each of `workers` threads may have. Without any, bulk passes through buffers.
 pub fn pipes(workers: usize) -> usize {
     pipes_of(getrlimit(Resource::Nofile).current, workers)
+}
+
+/// Connections of active health checks, in use or kept.
+pub fn health_checks() -> usize {
+    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / OF_CHECKS;
+    usize::try_from(most.clamp(LEAST, MOST_CHECKS)).unwrap_or(usize::MAX)
 }
 
 fn pipes_of(descriptors: Option<u64>, workers: usize) -> usize {

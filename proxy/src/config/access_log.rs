@@ -40,6 +40,8 @@ pub enum LogFilter {
     Status(Comparison),
     /// Milliseconds.
     Duration(Comparison),
+    /// Requests that are no health checks of this proxy.
+    NotHealthCheck,
     /// Any flag when empty.
     ResponseFlags(Vec<Box<str>>),
     /// Of the request.

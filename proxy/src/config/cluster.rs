@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Name;
 use super::endpoint::{HealthStatus, TransportMetadata, Workload};
 use super::hash::HashPolicy;
+use super::health::{EndpointCheck, HealthCheck};
 use super::http::Http2Options;
 use super::outlier::OutlierConfig;
 use super::route::RetryPolicy;
@@ -42,6 +43,13 @@ pub struct ClusterDef {
     pub max_response_headers_bytes: usize,
     pub keepalive: Option<Keepalive>,
     pub outlier: Option<Arc<OutlierConfig>>,
+    /// Active health checks.
+    pub health: Option<Arc<HealthCheck>>,
+    /// `common_lb_config.ignore_new_hosts_until_first_hc`.
+    pub ignores_new_hosts: bool,
+    /// Endpoints that discovery does not have any more go at once, and not only once they fail
+    /// their health checks: `ignore_health_on_host_removal`.
+    pub removes_healthy_hosts: bool,
     /// Circuit breakers.
     pub thresholds: Thresholds,
     /// `common_lb_config.healthy_panic_threshold` in percent; Envoy's default is 50.
@@ -129,6 +137,7 @@ pub struct LbEndpoint {
     /// `filter_metadata`, Envoy's `envoy.lb: {hash_key: …}`.
     pub hash_key: Option<Box<str>>,
     pub health: HealthStatus,
+    pub check: Option<Arc<EndpointCheck>>,
     pub workload: Option<Arc<Workload>>,
 }
 

@@ -4,12 +4,14 @@
 //! - `name`: by which routes override filters; `rate_limit`: the local rate limit and the actions that describe requests to it
 //! - `compression`: the compressor; `decompression`: the decompressor
 //! - `csrf`: cross-site request forgery; `header_to_metadata`: dynamic metadata by headers
-//! - `stateful_session`: sessions that stay on an endpoint; `jwt_authn`: JSON Web Tokens
+//! - `health_check`: answers to health checks; `stateful_session`: sessions that stay on an endpoint;
+//!   `jwt_authn`: JSON Web Tokens
 
 mod compression;
 mod csrf;
 mod decompression;
 mod header_to_metadata;
+mod health_check;
 mod jwt_authn;
 mod name;
 mod rate_limit;
@@ -30,6 +32,7 @@ pub use self::decompression::{Decompression, DecompressionDirection, Decompressi
 pub use self::header_to_metadata::{
     HeaderToMetadata, HeaderToMetadataRule, MetadataFromHeader, MetadataSource, MetadataText,
 };
+pub use self::health_check::{HealthCheckFilter, HealthCheckMode, HealthSwitch, KeptHealth};
 pub use self::jwt_authn::{
     Allowance, Audiences, ClaimHeader, HeaderLocation, Issuers, JwtAuthn, JwtAuthnOverride,
     JwtProvider, JwtRequirement, JwtRule, KeySource, NamedLocation, PayloadHeader, RequirementKind,
@@ -79,6 +82,7 @@ pub enum FilterConfig {
     JwtAuthn(Arc<JwtAuthn>),
     /// Of routes only.
     JwtAuthnOfRoute(JwtAuthnOverride),
+    HealthCheck(Arc<HealthCheckFilter>),
 }
 
 impl FilterConfig {
@@ -91,7 +95,8 @@ impl FilterConfig {
             | Self::HeaderToMetadata(_)
             | Self::Compressor(_)
             | Self::Decompressor(_)
-            | Self::StatefulSession(_) => true,
+            | Self::StatefulSession(_)
+            | Self::HealthCheck(_) => true,
             Self::Rbac(_)
             | Self::Fault(_)
             | Self::Buffer(_)

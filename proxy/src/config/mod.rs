@@ -5,7 +5,8 @@
 //!   named as in the control plane's `translate/` and in `compile/`
 //! - `filter`: HTTP filters, and the routes' overrides of them
 //! - `hash`: how requests are hashed for balancing
-//! - `access_log`: compiled formats; `local_reply`: changes of responses made here; `outlier`: settings of outlier detection
+//! - `access_log`: compiled formats; `local_reply`: changes of responses made here; `outlier`: settings
+//!   of outlier detection; `health`: of active health checks
 //! - `name`: DNS names of the mesh; `cidr`: ranges of addresses
 //! - `demand`: on-demand discovery, requested by the data path
 //! - `compile`: protobuf → these types; nothing else here uses protobufs
@@ -21,6 +22,7 @@ pub mod demand;
 pub mod endpoint;
 pub mod filter;
 pub mod hash;
+pub mod health;
 pub mod http;
 pub mod listener;
 pub mod local_reply;

@@ -23,6 +23,8 @@ pub struct OutlierConfig {
     pub max_ejection_jitter: Duration,
     pub max_ejection_percent: u32,
     pub always_eject_one: bool,
+    /// A successful active health check ends an ejection.
+    pub uneject_on_success: bool,
 }
 
 /// An endpoint whose share of success is far below that of the others.
@@ -77,6 +79,7 @@ impl Default for OutlierConfig {
             max_ejection_jitter: Duration::ZERO,
             max_ejection_percent: 10,
             always_eject_one: false,
+            uneject_on_success: true,
         }
     }
 }

@@ -18,6 +18,8 @@ macro_rules! flags {
 }
 
 flags! {
+    /// A health check of this proxy failed.
+    FAILED_LOCAL_HEALTH_CHECK = 21, "LH", "FailedLocalHealthCheck";
     /// Delayed by the fault filter.
     DELAY_INJECTED = 0, "DI", "DelayInjected";
     /// Aborted by the fault filter.

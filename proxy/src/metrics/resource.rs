@@ -215,6 +215,12 @@ resource_metrics! {
         active_connections = "anyam_cluster_connections_active", "Connections open.";
         ejections_active = "anyam_cluster_outlier_detection_ejections_active",
             "Endpoints that are ejected.";
+        members = "anyam_cluster_endpoints", "Endpoints.";
+        members_healthy = "anyam_cluster_endpoints_healthy",
+            "Endpoints that are healthy by all that is known.";
+        members_degraded = "anyam_cluster_endpoints_degraded", "Endpoints that are degraded.";
+        members_excluded = "anyam_cluster_endpoints_excluded",
+            "Endpoints without which shares of healthy ones are counted.";
     }
     typed {
         ejections_detected = "anyam_cluster_outlier_detection_ejections_detected_total",
@@ -222,6 +228,30 @@ resource_metrics! {
         ejections_enforced = "anyam_cluster_outlier_detection_ejections_enforced_total",
             "Endpoints ejected, by detector.";
     }
+}
+
+resource_metrics! {
+    /// Counters of the active health checks of one cluster.
+    HealthCheckMetrics, HealthCheckFamilies, "cluster";
+    counters {
+        attempts = "anyam_cluster_health_check_attempts_total", "Health checks begun.";
+        successes = "anyam_cluster_health_check_successes_total", "Health checks passed.";
+        failures = "anyam_cluster_health_check_failures_total",
+            "Health checks failed, and reports by endpoints that they are to have no more requests.";
+        passive_failures = "anyam_cluster_health_check_passive_failures_total",
+            "Reports by endpoints, in answers to requests, that they are to have no more.";
+        network_failures = "anyam_cluster_health_check_network_failures_total",
+            "Health checks without an answer.";
+        verify_cluster = "anyam_cluster_health_check_verify_cluster_total",
+            "Answers whose service name was compared.";
+    }
+    gauges {
+        healthy = "anyam_cluster_health_check_healthy",
+            "Checked endpoints that pass their health checks.";
+        degraded = "anyam_cluster_health_check_degraded",
+            "Checked endpoints that say that they are degraded.";
+    }
+    typed {}
 }
 
 /// Counts an open connection of a listener.

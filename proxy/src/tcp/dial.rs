@@ -31,7 +31,7 @@ use crate::upstream::outlier;
 use crate::worker::Worker;
 
 /// ALPN of raw bytes between sidecars.
-const TCP_ALPN: &str = "anyam-tcp";
+pub(crate) const TCP_ALPN: &str = "anyam-tcp";
 
 /// The downstream side of a connection.
 pub struct Origin<'a> {

@@ -68,6 +68,8 @@ pub struct Record<'a> {
     pub trailers: Option<&'a dyn Headers>,
     /// Dynamic metadata.
     pub metadata: Option<&'a Metadata>,
+    /// It is a health check of this proxy.
+    pub is_health_check: bool,
 }
 
 impl Record<'_> {
@@ -122,6 +124,7 @@ impl Record<'_> {
             response: None,
             trailers: None,
             metadata: None,
+            is_health_check: false,
         }
     }
 }

@@ -265,6 +265,11 @@ impl ClientContext {
 
     /// The rustls configuration as of now, for clients off the data path.
     ///
+    /// Whether its certificate and bundle are there.
+    pub fn is_ready(&self) -> bool {
+        !matches!(self.current(), Err(TlsError::NotReady(_)))
+    }
+
     /// # Errors
     /// [`TlsError::NotReady`] while there is no certificate or bundle yet.
     pub fn rustls_config(&self) -> Result<Arc<ClientConfig>, TlsError> {

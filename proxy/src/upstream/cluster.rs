@@ -9,6 +9,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use super::checks::ClusterChecks;
 use super::lb::{Balance, PickInput, RoundRobinCursor};
 use super::limits::CircuitBreakers;
 use super::outlier::{AttemptResult, Detection, DetectionResult, Detector};
@@ -33,6 +34,8 @@ pub struct Cluster {
     /// Circuit breakers, shared by all workers; carried over while a cluster of the name exists.
     pub limits: Arc<CircuitBreakers>,
     pub metrics: Arc<ClusterMetrics>,
+    /// Active health checks, where it has some.
+    pub checks: Option<Arc<ClusterChecks>>,
     /// Endpoints were ejected, and its tables still have them.
     pub stale: AtomicBool,
     /// Notified when a cluster's tables are stale; one for all clusters.
@@ -86,7 +89,7 @@ pub struct Picked {
 /// Why there is no endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoEndpoint {
-    #[error("the cluster's endpoints are not known yet")]
+    #[error("the cluster's endpoints, or their health, are not known yet")]
     Warming,
     #[error("the cluster has no healthy endpoint")]
     Unhealthy,
@@ -131,6 +134,9 @@ impl Cluster {
         if let Discovery::OriginalDst { port_override } = self.discovery {
             return self.original(what.original_dst, port_override);
         }
+        if self.is_warming() {
+            return Err(NoEndpoint::Warming);
+        }
         let set = self.endpoints.load();
         if let Some(session) = what.session {
             match self.session_endpoint(&set, session.address) {
@@ -163,6 +169,11 @@ impl Cluster {
         })
     }
 
+    /// Whether it is new, and the first results of its health checks are awaited.
+    pub fn is_warming(&self) -> bool {
+        self.checks.as_ref().is_some_and(|c| c.is_warming())
+    }
+
     /// A session's endpoint, if it may have requests.
     fn session_endpoint(
         &self,
@@ -171,11 +182,7 @@ impl Cluster {
     ) -> Result<Picked, NoEndpoint> {
         let found = set.find(address).ok_or(NoEndpoint::SessionEndpointGone)?;
         let (priority, endpoint) = found;
-        let status = match endpoint.state.is_ejected() {
-            true => HealthStatus::Unhealthy,
-            false => endpoint.health,
-        };
-        if !self.session_health.allows(status) {
+        if !self.session_health.allows(endpoint.status()) {
             return Err(NoEndpoint::Unhealthy);
         }
         Ok(Picked {
@@ -262,6 +269,23 @@ impl Cluster {
         }
     }
 
+    /// A response of the endpoint said that it is to have no more requests
+    /// (`x-envoy-immediate-health-check-fail`).
+    pub fn report_immediate_failure(&self, endpoint: &Endpoint) {
+        if let Some(checks) = &self.checks
+            && endpoint.state.health.report()
+        {
+            checks.report();
+        }
+    }
+
+    /// The endpoint passed a health check, which ends an ejection. True: it did.
+    pub fn uneject(&self, endpoint: &Endpoint) -> bool {
+        let config = self.outlier.as_ref();
+        config.is_some_and(|config| config.uneject_on_success)
+            && self.detector.uneject(&endpoint.state)
+    }
+
     /// Builds tables that have become stale. For the control thread.
     pub fn rebuild_tables(&self) {
         if self.stale.swap(false, Relaxed) {
@@ -318,24 +342,26 @@ impl Cluster {
             ready: true,
             by_address: AddressIndex::new(&priorities),
         });
+        if let Some(checks) = &self.checks {
+            checks.endpoints_changed();
+        }
     }
 
-    /// Works the balance out again, after an ejection or its end.
-    fn refresh(&self) {
+    /// Works the balance out again, after an ejection or its end, or a change of active health.
+    pub fn refresh(&self) {
         let ejected = self.detector.ejected();
         self.metrics.ejections_active.set(ejected.into());
-        self.replace(|before| EndpointSet {
-            balance: Balance::new(
-                &before.priorities,
-                before.overprovisioning,
-                self.panic_threshold,
-            )
-            .with_tables(self.lb),
-            priorities: before.priorities.clone(),
-            version: before.version.wrapping_add(1),
-            overprovisioning: before.overprovisioning,
-            ready: before.ready,
-            by_address: before.by_address.clone(),
+        self.replace(|before| {
+            let (priorities, by_address) = before.staying();
+            let balance = Balance::new(&priorities, before.overprovisioning, self.panic_threshold);
+            EndpointSet {
+                balance: balance.with_tables(self.lb),
+                priorities,
+                version: before.version.wrapping_add(1),
+                overprovisioning: before.overprovisioning,
+                ready: before.ready,
+                by_address,
+            }
         });
     }
 
@@ -343,5 +369,10 @@ impl Cluster {
         // Workers eject while the control thread replaces: the second of two concurrent updates
         // retries.
         self.endpoints.rcu(|before| Arc::new(next(before)));
+        let count = self.endpoints.load().members();
+        self.metrics.members.set(count.total);
+        self.metrics.members_healthy.set(count.healthy);
+        self.metrics.members_degraded.set(count.degraded);
+        self.metrics.members_excluded.set(count.excluded);
     }
 }

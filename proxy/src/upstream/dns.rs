@@ -226,7 +226,7 @@ fn are_same(a: &[Priority], b: &[Priority]) -> bool {
     let same = |(a, b): (&Arc<Endpoint>, &Arc<Endpoint>)| {
         (a.address, a.weight, a.transport, a.tunnel_port, a.health)
             == (b.address, b.weight, b.transport, b.tunnel_port, b.health)
-            && a.hash_key == b.hash_key
+            && (&a.hash_key, &a.check, a.leaving) == (&b.hash_key, &b.check, b.leaving)
             && (
                 &a.host_name,
                 &a.locality,

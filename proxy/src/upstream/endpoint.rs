@@ -7,6 +7,7 @@ use super::host::HostState;
 use super::lb::Balance;
 use crate::config::Name;
 use crate::config::endpoint::{HealthStatus, TransportMetadata, Workload};
+use crate::config::health::EndpointCheck;
 
 /// envoy.config.endpoint.v3.ClusterLoadAssignment, compiled. Replaced whole, behind
 /// [`super::cluster::Cluster::endpoints`]; also when an endpoint is ejected or comes back.
@@ -64,6 +65,46 @@ impl EndpointSet {
         Some((place.0, found))
     }
 
+    /// Its endpoints without those that were only kept because they passed their health checks, and
+    /// do not any more.
+    pub fn staying(&self) -> (Vec<Priority>, AddressIndex) {
+        let stays = |endpoint: &Arc<Endpoint>| {
+            !(endpoint.leaving && endpoint.state.health.get().is_failed())
+        };
+        if self.all().all(stays) {
+            return (self.priorities.clone(), self.by_address.clone());
+        }
+        let of_priority = |group: &Priority| Priority {
+            endpoints: group
+                .endpoints
+                .iter()
+                .filter(|e| stays(e))
+                .cloned()
+                .collect(),
+        };
+        let priorities: Vec<_> = self.priorities.iter().map(of_priority).collect();
+        let index = AddressIndex::new(&priorities);
+        (priorities, index)
+    }
+
+    /// How many there are, by their health.
+    pub fn members(&self) -> MemberCounts {
+        let mut counts = MemberCounts::default();
+        let one_more = |count: &mut i64| *count = count.saturating_add(1);
+        for endpoint in self.all() {
+            one_more(&mut counts.total);
+            if endpoint.state.health.get().is_uncounted() {
+                one_more(&mut counts.excluded);
+            }
+            match endpoint.status() {
+                HealthStatus::Healthy => one_more(&mut counts.healthy),
+                HealthStatus::Degraded => one_more(&mut counts.degraded),
+                HealthStatus::Draining | HealthStatus::Unhealthy => {}
+            }
+        }
+        counts
+    }
+
     pub fn len(&self) -> usize {
         self.priorities.iter().map(|p| p.endpoints.len()).sum()
     }
@@ -71,6 +112,15 @@ impl EndpointSet {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Envoy's `membership_…`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemberCounts {
+    pub total: i64,
+    pub healthy: i64,
+    pub degraded: i64,
+    pub excluded: i64,
 }
 
 #[derive(Clone, Default)]
@@ -94,6 +144,10 @@ pub struct Endpoint {
     /// What it is hashed by in place of its address: `filter_metadata`, `envoy.lb: {hash_key: …}`.
     pub hash_key: Option<Box<str>>,
     pub health: HealthStatus,
+    /// How it is checked, where that is configured for it.
+    pub check: Option<Arc<EndpointCheck>>,
+    /// Discovery does not have it any more, but it passes its health checks.
+    pub leaving: bool,
     /// Active requests, ejection, counters: carried over while the address stays.
     pub state: Arc<HostState>,
     /// Labels for telemetry, from `filter_metadata`, Istio's `istio: {workload:
@@ -102,6 +156,34 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Its health by all that is known: discovery, outlier detection, active checks.
+    pub fn status(&self) -> HealthStatus {
+        let active = self.state.health.get();
+        if self.state.is_ejected() || active.is_failed() {
+            return HealthStatus::Unhealthy;
+        }
+        match self.health {
+            HealthStatus::Healthy if active.is_degraded() => HealthStatus::Degraded,
+            by_discovery => by_discovery,
+        }
+    }
+
+    /// Whether it is checked, where its cluster has health checks.
+    pub fn is_checkable(&self) -> bool {
+        !self.check.as_ref().is_some_and(|check| check.disabled)
+    }
+
+    /// Where it is checked.
+    pub fn check_address(&self) -> SocketAddr {
+        let check = self.check.as_deref();
+        let ip = check.and_then(|check| check.address);
+        let port = check.and_then(|check| check.port);
+        SocketAddr::new(
+            ip.unwrap_or(self.address.ip()),
+            port.unwrap_or(self.address.port()),
+        )
+    }
+
     /// Of which nothing but the address is known.
     pub fn at(address: SocketAddr) -> Self {
         Self {
@@ -114,6 +196,8 @@ impl Endpoint {
             tunnel_port: None,
             hash_key: None,
             health: HealthStatus::Healthy,
+            check: None,
+            leaving: false,
             state: Arc::default(),
             workload: None,
         }

@@ -1,11 +1,13 @@
-//! Endpoints made for a cluster: transports chosen by metadata, state carried over by address.
+//! Endpoints made for a cluster: transports chosen by metadata, state carried over by address, and
+//! whether and how each is checked.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::health::FirstHealth;
 use super::host::HostState;
-use crate::config::cluster::LbEndpoint;
+use crate::config::cluster::{Discovery, LbEndpoint};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::{Endpoint, EndpointSet, Priority};
 
@@ -27,17 +29,12 @@ pub fn bind<'h>(
         if !seen.insert((priority, address)) {
             continue;
         }
-        if priorities.len() <= priority {
-            priorities.resize_with(priority.saturating_add(1), Priority::default);
-        }
-        let Some(priority) = priorities.get_mut(priority) else {
-            continue;
-        };
-        let state = match known.get(&address) {
+        let known = known.get(&address).copied();
+        let state = match known {
             Some(endpoint) => endpoint.state.clone(),
             None => Arc::new(HostState::default()),
         };
-        priority.endpoints.push(Arc::new(Endpoint {
+        let endpoint = Endpoint {
             address,
             host_name: host.host_name.clone(),
             weight: host.weight,
@@ -47,35 +44,107 @@ pub fn bind<'h>(
             tunnel_port: host.tunnel_port,
             hash_key: host.hash_key.clone(),
             health: host.health,
+            check: host.check.clone(),
+            leaving: false,
             state,
             workload: host.workload.clone(),
-        }));
+        };
+        enrol(cluster, &endpoint, known);
+        push(&mut priorities, priority, endpoint);
+    }
+    if keeps_passing(cluster) {
+        let present: HashSet<_> = seen.into_iter().map(|(_, address)| address).collect();
+        for (priority, group) in before.priorities.iter().enumerate() {
+            let gone = group.endpoints.iter();
+            let gone = gone.filter(|endpoint| !present.contains(&endpoint.address));
+            for endpoint in gone.filter(|endpoint| passes(endpoint)) {
+                let kept = Endpoint {
+                    leaving: true,
+                    ..again(cluster, endpoint)
+                };
+                push(&mut priorities, priority, kept);
+            }
+        }
     }
     priorities
 }
 
 /// The endpoints `before` had, for a new version of their cluster.
 pub fn rebind(cluster: &Cluster, before: &EndpointSet) -> Vec<Priority> {
-    let again = |endpoint: &Arc<Endpoint>| {
-        Arc::new(Endpoint {
-            address: endpoint.address,
-            host_name: endpoint.host_name.clone(),
-            weight: endpoint.weight,
-            locality: endpoint.locality.clone(),
-            transport: cluster.transport_for(&endpoint.transport_metadata),
-            transport_metadata: endpoint.transport_metadata.clone(),
-            tunnel_port: endpoint.tunnel_port,
-            hash_key: endpoint.hash_key.clone(),
-            health: endpoint.health,
-            state: endpoint.state.clone(),
-            workload: endpoint.workload.clone(),
-        })
+    let stays = |endpoint: &&Arc<Endpoint>| !endpoint.leaving || keeps_passing(cluster);
+    let rebound = |endpoint: &Arc<Endpoint>| {
+        let rebound = again(cluster, endpoint);
+        enrol(cluster, &rebound, Some(endpoint));
+        Arc::new(rebound)
     };
     before
         .priorities
         .iter()
         .map(|p| Priority {
-            endpoints: p.endpoints.iter().map(again).collect(),
+            endpoints: p.endpoints.iter().filter(stays).map(rebound).collect(),
         })
         .collect()
+}
+
+fn push(priorities: &mut Vec<Priority>, priority: usize, endpoint: Endpoint) {
+    if priorities.len() <= priority {
+        priorities.resize_with(priority.saturating_add(1), Priority::default);
+    }
+    if let Some(group) = priorities.get_mut(priority) {
+        group.endpoints.push(Arc::new(endpoint));
+    }
+}
+
+fn again(cluster: &Cluster, endpoint: &Endpoint) -> Endpoint {
+    Endpoint {
+        address: endpoint.address,
+        host_name: endpoint.host_name.clone(),
+        weight: endpoint.weight,
+        locality: endpoint.locality.clone(),
+        transport: cluster.transport_for(&endpoint.transport_metadata),
+        transport_metadata: endpoint.transport_metadata.clone(),
+        tunnel_port: endpoint.tunnel_port,
+        hash_key: endpoint.hash_key.clone(),
+        health: endpoint.health,
+        check: endpoint.check.clone(),
+        leaving: endpoint.leaving,
+        state: endpoint.state.clone(),
+        workload: endpoint.workload.clone(),
+    }
+}
+
+/// Whether endpoints that discovery does not have any more stay while they pass their health checks,
+/// as in Envoy: what discovery knows may be wrong.
+fn keeps_passing(cluster: &Cluster) -> bool {
+    let changes = matches!(
+        cluster.discovery,
+        Discovery::Eds { .. } | Discovery::Dns { logical: false, .. }
+    );
+    changes && cluster.health.is_some() && !cluster.removes_healthy_hosts
+}
+
+fn passes(endpoint: &Endpoint) -> bool {
+    let health = endpoint.state.health.get();
+    health.is_checked() && !health.is_failed()
+}
+
+/// Begins or ends the health checks of an endpoint, as its configuration says; `known`: what stood at
+/// its address before. What is checked as before keeps its health.
+fn enrol(cluster: &Cluster, endpoint: &Endpoint, known: Option<&Arc<Endpoint>>) {
+    let health = &endpoint.state.health;
+    if cluster.health.is_none() || !endpoint.is_checkable() {
+        health.end();
+        return;
+    }
+    let first = match cluster.ignores_new_hosts {
+        true => FirstHealth::Ignored,
+        false => FirstHealth::Unhealthy,
+    };
+    match known {
+        Some(known) if known.check_address() != endpoint.check_address() => health.begin(first),
+        Some(_) if health.get().is_checked() => {}
+        // Its cluster had no health checks.
+        Some(known) if known.is_checkable() => health.begin(FirstHealth::Healthy),
+        Some(_) | None => health.begin(first),
+    }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
+use super::health::ActiveHealth;
 use super::outlier::{Ejection, Rates};
 
-/// Active requests, failures in a row, ejection.
+/// Active requests, failures in a row, ejection, active health.
 #[derive(Debug, Default)]
 pub struct HostState {
     active: AtomicU32,
@@ -17,6 +18,8 @@ pub struct HostState {
     pub(super) ejection: Mutex<Ejection>,
     /// Shares of success, for outlier detection.
     pub rates: Rates,
+    /// What active health checks found.
+    pub health: ActiveHealth,
 }
 
 impl HostState {

@@ -86,11 +86,16 @@ impl Balance {
         // counted is what is chosen.
         let statuses: Vec<Vec<HealthStatus>> = priorities
             .iter()
-            .map(|p| p.endpoints.iter().map(|e| status(e)).collect())
+            .map(|p| p.endpoints.iter().map(|e| e.status()).collect())
             .collect();
+        let uncounted = |priority: &Priority| {
+            let all = priority.endpoints.iter();
+            all.filter(|e| e.state.health.get().is_uncounted()).count()
+        };
         let tallies: Vec<Tally> = statuses
             .iter()
-            .map(|statuses| Tally::new(statuses, overprovisioning))
+            .zip(priorities)
+            .map(|(statuses, group)| Tally::new(statuses, uncounted(group), overprovisioning))
             .collect();
         let available: u32 = tallies
             .iter()
@@ -355,13 +360,6 @@ fn common_divisor(mut a: u64, mut b: u64) -> u64 {
         (a, b) = (b, rest);
     }
     a
-}
-
-fn status(endpoint: &Endpoint) -> HealthStatus {
-    if endpoint.state.is_ejected() {
-        return HealthStatus::Unhealthy;
-    }
-    endpoint.health
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //!   state carried over
 //! - `lb`: priorities, panic, round robin, least request, random, ring hash, Maglev; `hash`: hashes
 //!   of requests and endpoints
-//! - `host`: the state of one endpoint; `limits`: circuit breakers; `outlier`: ejection
+//! - `host`: the state of one endpoint; `health`, `checks`: what active health checks found of it,
+//!   and of a cluster; `limits`: circuit breakers; `outlier`: ejection
 //! - `connect`: dialling
 //! - `dns`: names resolved; periodic work is in `app::maintenance`
 #![cfg_attr(
@@ -21,12 +22,14 @@
     )
 )]
 
+pub mod checks;
 pub mod cluster;
 pub mod connect;
 pub mod dns;
 pub mod endpoint;
 pub mod endpoints;
 pub mod hash;
+pub mod health;
 pub mod host;
 pub mod lb;
 pub mod limits;

@@ -214,6 +214,24 @@ impl Detector {
         sweep
     }
 
+    /// Ends a host's ejection, if it has one, because it passed an active health check. True: the
+    /// caller refreshes the cluster's balancing.
+    pub fn uneject(&self, host: &HostState) -> bool {
+        if !host.is_ejected() {
+            return false;
+        }
+        let mut ejection = lock(host);
+        if ejection.since.take().is_none() {
+            return false;
+        }
+        host.reset_failures();
+        host.set_ejected(false);
+        let next = |ejected: u32| ejected.checked_sub(1);
+        // None is left when a sweep has just counted anew, without this host.
+        let _ = self.ejected.fetch_update(Relaxed, Relaxed, next);
+        true
+    }
+
     /// `None`: it is ejected already. Ejected endpoints are still used in panic; failures do not
     /// extend their ejection.
     fn eject(

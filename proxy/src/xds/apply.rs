@@ -14,6 +14,7 @@ use crate::config::cidr::Cidr;
 use crate::config::compile::{Compiled, Compiler, References, SnapshotStep, name};
 use crate::config::demand::{OnDemandRequest, OnDemandResource, OnDemandResponse};
 use crate::config::name::NameRecords;
+use crate::health::FirstResults;
 use crate::snapshot::Store;
 use crate::upstream::dns::{self, Resolver};
 
@@ -46,6 +47,8 @@ pub struct Applier {
     held: Vec<SnapshotStep>,
     egress: Egress,
     resolver: Resolver,
+    /// By which the first results of health checks are waited for.
+    checks: Option<FirstResults>,
     names: HashMap<String, Arc<NameRecords>>,
     /// Connections of on-demand listeners when last looked at, and since when unchanged.
     usage: HashMap<Key, (u64, Instant)>,
@@ -86,9 +89,17 @@ impl Applier {
             held,
             egress,
             resolver,
+            checks: None,
             names: HashMap::new(),
             usage: HashMap::new(),
         }
+    }
+
+    /// Has the first listeners wait for the first results of active health checks.
+    #[must_use]
+    pub fn after_checks(mut self, checks: FirstResults) -> Self {
+        self.checks = Some(checks);
+        self
     }
 
     fn compile(
@@ -221,6 +232,21 @@ impl Apply for Applier {
         let limit = if first { dns::FIRST } else { dns::LATER };
         let resolver = self.resolver.clone();
         async move { resolver.warm(clusters, limit).await }
+    }
+
+    fn awaits_checks(&self, changes: &[Change<Accepted>]) -> bool {
+        let warms = |change: &Change<Accepted>| match change {
+            Change::Upsert(_, Accepted::Compiled(Compiled::Cluster(new))) => new.is_warming(),
+            _ => false,
+        };
+        let published = self.checks.as_ref().is_some_and(FirstResults::are_awaited);
+        published || changes.iter().any(warms)
+    }
+
+    async fn checked(&self) {
+        if let Some(checks) = &self.checks {
+            checks.wait(dns::FIRST).await;
+        }
     }
 
     async fn listening(&self) {

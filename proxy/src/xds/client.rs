@@ -51,6 +51,13 @@ pub trait Apply: Validate {
     fn warm(&self, changes: &[Change<Self::Value>], first: bool)
     -> impl Future<Output = ()> + Send;
 
+    /// Whether clusters, published or among `changes`, wait for the first results of their active
+    /// health checks.
+    fn awaits_checks(&self, changes: &[Change<Self::Value>]) -> bool;
+
+    /// Waits for these results, bounded.
+    fn checked(&self) -> impl Future<Output = ()> + Send;
+
     /// Publishes one more snapshot, which new requests use at once. The changes belong together and
     /// are in make-before-break order. True: there are listeners among them, which need some time
     /// ([`Self::listening`]). After a panic it is called again with a part of them.
@@ -191,6 +198,9 @@ impl<A: Apply> Client<A> {
     async fn deliver(&mut self) {
         let listeners = self.publish().await;
         let first = !self.initialised && self.cache.is_initialised(Now::read());
+        if first {
+            self.apply.checked().await;
+        }
         let opened = first && self.apply.initialised();
         // Set only now: after a panic above it is done again when the task is restarted.
         self.initialised |= first;

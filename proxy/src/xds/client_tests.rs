@@ -59,6 +59,12 @@ impl Apply for Recorder {
 
     async fn warm(&self, _: &[Change<String>], _: bool) {}
 
+    fn awaits_checks(&self, _: &[Change<String>]) -> bool {
+        false
+    }
+
+    async fn checked(&self) {}
+
     fn publish(&mut self, changes: Vec<Change<String>>) -> bool {
         for change in &changes {
             let bad =

@@ -34,6 +34,14 @@ pub fn coded_filters() -> Vec<Value> {
 pub fn plain_filters() -> Vec<Value> {
     vec![
         filter("cors", "Cors", json!({})),
+        filter(
+            "health_check",
+            "HealthCheck",
+            json!({
+                "pass_through_mode": true, "cache_time": "0.01s",
+                "headers": [{"name": ":path", "string_match": {"prefix": "/h"}}],
+            }),
+        ),
         deny_admin(),
         filter(
             "header_mutation",

@@ -148,6 +148,9 @@ impl Setup {
             max_response_headers_bytes: 80 << 10,
             keepalive: None,
             outlier: None,
+            health: None,
+            ignores_new_hosts: false,
+            removes_healthy_hosts: false,
             thresholds: self.thresholds,
             panic_threshold: 50,
             retry: None,
@@ -162,6 +165,7 @@ impl Setup {
             turn: Arc::default(),
             limits: CircuitBreakers::new(self.thresholds),
             metrics: Arc::new(self.families.clusters.handles("shop")),
+            checks: None,
             stale: Default::default(),
             rebuild: Arc::default(),
             endpoints: arc_swap::ArcSwap::from_pointee(EndpointSet::default()),
@@ -169,17 +173,9 @@ impl Setup {
         };
         let endpoints = self.upstreams.iter().map(|address| {
             Arc::new(Endpoint {
-                address: *address,
-                host_name: None,
-                weight: 1,
-                locality: None,
-                transport_metadata: Arc::default(),
                 transport: Some(0),
-                tunnel_port: None,
-                hash_key: None,
                 health: self.health,
-                state: Arc::default(),
-                workload: None,
+                ..Endpoint::at(*address)
             })
         });
         let priority = Priority {

@@ -6,11 +6,12 @@
 //! - `relay`, `stalled`: relays between two sockets, and peers that stop reading
 //! - `panics`: what a panic costs
 //! - `listener`: chains, detection, policy, destinations on demand; `tunnel`: TCP inside HTTP/2
-//! - `dialler`: dialling without a worker
+//! - `dialler`: dialling without a worker; `checks`: the health checker
 //! - `envoy`: a stock Envoy as peer; `support`: shared code
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
+mod checks;
 mod dialler;
 #[path = "../shared/envoy.rs"]
 mod envoy;

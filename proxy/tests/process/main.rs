@@ -16,7 +16,7 @@
 //! - `shutdown`: SIGTERM, with connections of either direction
 //! - `redirect`: netfilter rules, in network namespaces of the test's own
 //! - `filters`: each HTTP filter beside a stock Envoy; `balancing`: the choice of endpoints
-//! - `heads`: limits of response heads
+//! - `heads`: limits of response heads; `health`: active health checks
 
 #![allow(clippy::unwrap_used)]
 
@@ -30,6 +30,7 @@ mod envoy;
 mod filters;
 mod flags;
 mod heads;
+mod health;
 mod logs;
 mod names;
 #[path = "../shared/namespace.rs"]

@@ -2,7 +2,7 @@
 //! what it does with bad input.
 //!
 //! - `ads`: the control plane; `process`: the proxy, and requests to it
-//! - `outlier`: what it does by its own clock
+//! - `outlier`, `health`: what it does by its own clock
 //! - `bootstrap`: what else a bootstrap has
 //! - `warming`: static resources that lead to what comes over ADS
 //! - `acknowledged`: an ACK can be counted on
@@ -15,6 +15,7 @@ mod acknowledged;
 mod ads;
 mod bootstrap;
 mod ending;
+mod health;
 mod hostile;
 mod outlier;
 #[path = "../shared/ports.rs"]

@@ -15,6 +15,7 @@ use super::values::{filter_metadata, host_port, ip, string_metadata, text};
 use crate::config::Name;
 use crate::config::cluster::LbEndpoint;
 use crate::config::endpoint::{HealthStatus, TransportMetadata, Workload};
+use crate::config::health::EndpointCheck;
 
 /// Envoy's default for `overprovisioning_factor`, percent.
 const OVERPROVISIONING: u32 = 140;
@@ -153,12 +154,12 @@ fn endpoint(
         observability_name,
     } = m;
     unsupported!(at, additional_addresses);
-    ignored!(
-        "there are no active health checks; clusters that want them are refused",
-        health_check_config
-    );
     ignored!("endpoints are labelled by workload", observability_name);
     let (host, port) = host_port(at.field("address"), required!(at, address))?;
+    let check = match health_check_config {
+        Some(m) => check(at.field("health_check_config"), m)?,
+        None => None,
+    };
     let filters = metadata.as_ref().map(filter_metadata);
     let pairs = filters
         .and_then(|f| f.get("envoy.transport_socket_match"))
@@ -192,8 +193,47 @@ fn endpoint(
         tunnel_port,
         hash_key: hash_key.map(Into::into),
         health,
+        check,
         workload,
     })
+}
+
+/// `None`: nothing special.
+fn check(
+    at: At<'_>,
+    m: &pb::endpoint::HealthCheckConfig,
+) -> Result<Option<Arc<EndpointCheck>>, CompileError> {
+    let pb::endpoint::HealthCheckConfig {
+        port_value,
+        hostname,
+        address,
+        disable_active_health_check,
+    } = m;
+    let port = match port_value {
+        0 => None,
+        port => Some(super::support::port(at.field("port_value"), *port)?),
+    };
+    let mut check = EndpointCheck {
+        port,
+        address: None,
+        host_name: None,
+        disabled: *disable_active_health_check,
+    };
+    if let Some(m) = address {
+        let at = at.field("address");
+        let (host, own_port) = host_port(at, m)?;
+        check.address = Some(ip(at.field("socket_address").field("address"), host)?);
+        // As in Envoy, the port beside it counts first.
+        check.port = check.port.or((own_port > 0).then_some(own_port));
+    }
+    if !hostname.is_empty() {
+        if !hostname.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let at = at.field("hostname");
+            return at.fail("has characters that no authority may have");
+        }
+        check.host_name = Some(hostname.as_str().into());
+    }
+    Ok((check != EndpointCheck::default()).then(|| Arc::new(check)))
 }
 
 fn tunnel_port(at: At<'_>, m: &Struct) -> Result<u16, CompileError> {

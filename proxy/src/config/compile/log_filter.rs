@@ -65,6 +65,7 @@ pub fn filter(at: At<'_>, m: &log::AccessLogFilter, depth: u32) -> Result<LogFil
             let at = at.field("response_flag_filter");
             Ok(LogFilter::ResponseFlags(each(at, "flags", flags, flag)?))
         }
+        Spec::NotHealthCheckFilter(log::NotHealthCheckFilter {}) => Ok(LogFilter::NotHealthCheck),
         _ => at.fail("this filter is not supported"),
     }
 }

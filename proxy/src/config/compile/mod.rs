@@ -7,6 +7,7 @@
 //! - `listener/`, `route/`, `filter/` (HTTP filters), `cluster/`, `endpoint`, `secret`, `tls`,
 //!   `policy`, `name`: a file or folder per resource
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
+//! - `handles`: counters and state of resources, carried over by name
 //! - `refs`: indices in place of names; `link`: the next snapshot (`draft`) from the last one and
 //!   what changed (`step`); `known`: the names that it finds resources by; `relink`: renews links to
 //!   what changed
@@ -24,6 +25,7 @@ mod cluster;
 mod draft;
 mod endpoint;
 mod filter;
+mod handles;
 mod headers;
 mod known;
 mod link;
@@ -45,7 +47,7 @@ pub(crate) mod values;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus::IntCounter;
@@ -65,15 +67,15 @@ pub use self::step::SnapshotStep;
 pub use self::support::CompileError;
 use self::support::{At, type_name};
 use super::Name;
-use super::filter::FilterNames;
+use super::filter::{FilterNames, HealthSwitch};
 use super::secret::Secret;
 use crate::connection_limit::ConnectionLimit;
 use crate::jwt::remote::NewRemoteKeys;
 use crate::log_sink::Sinks;
 use crate::metrics::registry::{Registry, RegistryError};
 use crate::metrics::resource::{
-    ClusterFamilies, ClusterMetrics, CompressorFamilies, CsrfFamilies, DecompressorFamilies,
-    HeaderToMetadataFamilies, JwtAuthnFamilies, ListenerFamilies, ListenerMetrics,
+    ClusterFamilies, CompressorFamilies, CsrfFamilies, DecompressorFamilies,
+    HeaderToMetadataFamilies, HealthCheckFamilies, JwtAuthnFamilies, ListenerFamilies,
 };
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
@@ -88,6 +90,7 @@ pub struct Compiler {
     secrets: Arc<SecretStore>,
     listener_metrics: ListenerFamilies,
     cluster_metrics: ClusterFamilies,
+    health_metrics: HealthCheckFamilies,
     compressor_metrics: CompressorFamilies,
     decompressor_metrics: DecompressorFamilies,
     csrf_metrics: CsrfFamilies,
@@ -102,11 +105,13 @@ pub struct Compiler {
     assignments: HashMap<Name, Arc<Assignment>>,
     /// Of all clusters ([`Cluster::rebuild`]).
     rebuild: Arc<Notify>,
+    /// Of all clusters with health checks ([`crate::upstream::checks::ClusterChecks`]).
+    check_changes: Arc<Notify>,
     services: known::Services,
     peers: known::PeerAddresses,
     referrers: known::Referrers,
     /// Counters of clusters and listeners in use, published or not: a name has its series once.
-    metrics: Mutex<MetricsByName>,
+    metrics: Mutex<handles::MetricsByName>,
     global_limit: Option<Arc<ConnectionLimit>>,
     /// By listener name.
     connection_limits: HashMap<String, Arc<ConnectionLimit>>,
@@ -114,6 +119,10 @@ pub struct Compiler {
     upstream_limits: HashMap<String, Arc<ConnectionLimit>>,
     /// How long connections of a listener that was removed may go on.
     drain_time: Duration,
+    /// Whether health checks of this proxy are to fail.
+    health: Arc<HealthSwitch>,
+    /// The name of the node's cluster.
+    local_cluster: Arc<str>,
 }
 
 /// How many resources of each kind were compiled, and how many only linked anew, since start.
@@ -192,6 +201,7 @@ impl Compiler {
             secrets,
             listener_metrics: ListenerFamilies::new(registry)?,
             cluster_metrics: ClusterFamilies::new(registry)?,
+            health_metrics: HealthCheckFamilies::new(registry)?,
             compressor_metrics: CompressorFamilies::new(registry)?,
             decompressor_metrics: DecompressorFamilies::new(registry)?,
             csrf_metrics: CsrfFamilies::new(registry)?,
@@ -203,6 +213,7 @@ impl Compiler {
             filter_names: FilterNames::default(),
             assignments: HashMap::new(),
             rebuild: Arc::default(),
+            check_changes: Arc::default(),
             services: known::Services::default(),
             peers: known::PeerAddresses::default(),
             referrers: known::Referrers::default(),
@@ -211,6 +222,8 @@ impl Compiler {
             connection_limits: HashMap::new(),
             upstream_limits: HashMap::new(),
             drain_time: DRAIN_TIME,
+            health: Arc::default(),
+            local_cluster: "".into(),
         })
     }
 
@@ -303,6 +316,13 @@ impl Compiler {
         self.drain_time = time;
     }
 
+    /// Sets what health checks of this proxy are answered by: `/healthcheck/fail`, and the name of
+    /// the node's cluster.
+    pub fn answer_health_checks(&mut self, health: Arc<HealthSwitch>, local_cluster: &str) {
+        self.health = health;
+        self.local_cluster = local_cluster.into();
+    }
+
     /// Limits a listener's open connections, and the connections to upstreams that are opened for
     /// them; near the limit its idle connections are closed.
     pub fn limit_listener(&mut self, listener: &str, most: u64) {
@@ -334,45 +354,14 @@ impl Compiler {
             jwt_authn: &self.jwt_authn_metrics,
             remote_keys: &self.remote_keys,
             stat_prefix: "",
+            health: &self.health,
+            local_cluster: &self.local_cluster,
         }
     }
 
     fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Relaxed)
     }
-
-    fn metrics_of_cluster(&self, name: &str) -> Arc<ClusterMetrics> {
-        let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        shared(&mut metrics.clusters, name, || {
-            self.cluster_metrics.handles(name)
-        })
-    }
-
-    fn metrics_of_listener(&self, name: &str) -> Arc<ListenerMetrics> {
-        let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        shared(&mut metrics.listeners, name, || {
-            self.listener_metrics.handles(name)
-        })
-    }
-}
-
-#[derive(Default)]
-struct MetricsByName {
-    clusters: HashMap<String, Weak<ClusterMetrics>>,
-    listeners: HashMap<String, Weak<ListenerMetrics>>,
-}
-
-/// The value of `name` that is still in use, or a new one. Drops unused entries as the map grows.
-fn shared<T>(known: &mut HashMap<String, Weak<T>>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
-    if let Some(living) = known.get(name).and_then(Weak::upgrade) {
-        return living;
-    }
-    if known.len() == known.capacity() {
-        known.retain(|_, value| value.strong_count() > 0);
-    }
-    let value = Arc::new(make());
-    known.insert(name.to_owned(), Arc::downgrade(&value));
-    value
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::snapshot::Snapshot;
 mod costs;
 mod filters;
 mod fixtures;
+mod health;
 mod names;
 mod publishing;
 use fixtures::{CHAINED, CLUSTER, HTTP, ROUTES};

@@ -1,10 +1,9 @@
 //! Runs the filters over a request, and in reverse order over its response.
 
-
 use super::jwt_authn::FetchedKeySets;
 use super::{
     StreamFilters, compressor, cors, csrf, decompressor, fault, header_mutation,
-    header_to_metadata, jwt_authn, local_ratelimit, rbac, stateful_session,
+    header_to_metadata, health_check, jwt_authn, local_ratelimit, rbac, stateful_session,
 };
 use crate::config::filter::{FilterConfig, HttpFilter};
 use crate::config::route::Route;
@@ -92,13 +91,7 @@ impl Exchange<'_, '_> {
                 Ok(fault.abort(&mut self.info))
             }
             FilterConfig::Buffer(own) => {
-                let most = match of_route {
-                    Some(FilterConfig::Buffer(most)) => *most,
-                    _ => *own,
-                };
-                if self.has_body(framing) {
-                    Box::pin(self.receive(most, framing)).await?;
-                }
+                self.buffer(*own, of_route, framing).await?;
                 Ok(None)
             }
             FilterConfig::JwtAuthn(own) => {
@@ -158,6 +151,9 @@ impl Exchange<'_, '_> {
                 stateful_session::on_request(own, of_route, place, info);
                 None
             }
+            FilterConfig::HealthCheck(own) => {
+                health_check::on_request(own, place, info, &self.conn.worker.store)
+            }
             FilterConfig::Compressor(own) => {
                 let filter = compressor::OnRoute::new(own, of_route);
                 let body = body_length(framing);
@@ -178,6 +174,23 @@ impl Exchange<'_, '_> {
             | FilterConfig::CompressorOfRoute(_)
             | FilterConfig::CsrfOfRoute(_)
             | FilterConfig::JwtAuthnOfRoute(_) => None,
+        }
+    }
+
+    /// Waits for the request's whole body, of so many bytes at most.
+    async fn buffer(
+        &mut self,
+        own: usize,
+        of_route: Option<&FilterConfig>,
+        framing: &mut Framing,
+    ) -> Result<(), Failure> {
+        let most = match of_route {
+            Some(FilterConfig::Buffer(most)) => *most,
+            _ => own,
+        };
+        match self.has_body(framing) {
+            true => Box::pin(self.receive(most, framing)).await,
+            false => Ok(()),
         }
     }
 }
@@ -213,6 +226,7 @@ pub fn on_response(info: &mut StreamInfo, mut body: BodyLength) {
             FilterConfig::Cors(_) => cors::on_response(place, info),
             FilterConfig::LocalRateLimit(_) => local_ratelimit::on_response(place, info),
             FilterConfig::StatefulSession(_) => stateful_session::on_response(place, info),
+            FilterConfig::HealthCheck(own) => health_check::on_response(own, place, info),
             FilterConfig::Compressor(own) => {
                 let all = manager.filters.iter().filter_map(on_route);
                 let all = all.filter_map(|(config, _)| match config {

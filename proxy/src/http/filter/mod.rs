@@ -2,8 +2,9 @@
 //! on its way out, in reverse order. The router is the last and is not a filter here.
 //!
 //! - `chain`: runs the filters over a request and its response; `wait`: what a filter may wait for
-//! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `csrf`, `header_mutation`, `header_to_metadata`, `compressor` with
-//!   `accept_encoding` and `encoder`, `decompressor` with `decoder`, `stateful_session`, `jwt_authn`: a file or folder per filter
+//! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `csrf`, `header_mutation`,
+//!   `header_to_metadata`, `health_check`, `compressor` with `accept_encoding` and `encoder`,
+//!   `decompressor` with `decoder`, `stateful_session`, `jwt_authn`: a file or folder per filter
 //! - `body`: a body through the filters that change it; `throttle`: at the rate that one sets
 //!
 //! Filters are an enum and are called directly: a chain costs what its filters do, and only a filter
@@ -23,6 +24,7 @@ mod encoder;
 mod fault;
 mod header_mutation;
 mod header_to_metadata;
+mod health_check;
 mod jwt_authn;
 mod local_ratelimit;
 pub(crate) mod rbac;
@@ -65,6 +67,11 @@ enum FilterState {
     LocalRateLimit(local_ratelimit::CheckedLimit),
     Compressor(accept_encoding::AcceptEncoding),
     StatefulSession(stateful_session::StreamSession),
+    /// The request is a health check of this proxy.
+    HealthCheck {
+        /// By this proxy, not by the upstream.
+        is_answered: bool,
+    },
 }
 
 impl StreamFilters {
@@ -83,6 +90,13 @@ impl StreamFilters {
     fn set_metadata(&mut self, filter: &Name, fields: &Object) {
         let metadata = self.metadata.get_or_insert_default();
         metadata.merge(filter, fields);
+    }
+
+    /// Whether a filter has found the request to be a health check of this proxy.
+    pub fn is_health_check(&self) -> bool {
+        let of_check =
+            |(_, state): &(usize, FilterState)| matches!(state, FilterState::HealthCheck { .. });
+        self.states.iter().any(of_check)
     }
 
     pub fn metadata(&self) -> Option<&Metadata> {

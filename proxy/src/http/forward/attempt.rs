@@ -21,7 +21,7 @@ use crate::http::request::deadline::Deadlines;
 use crate::http::request::error::{self, Failure};
 use crate::http::request::stream_info::StreamInfo;
 use crate::http::request::{response, rewrite};
-use crate::message::head::HeaderId;
+use crate::message::head::{Head, HeaderId};
 use crate::metrics::ResponseFlags;
 use crate::upstream::cluster::{NoEndpoint, PickFor};
 use crate::upstream::endpoint::Endpoint;
@@ -31,6 +31,12 @@ use crate::upstream::outlier::AttemptResult;
 
 /// Body bytes kept so that a request survives a connection that was closed while it was idle.
 const STALE_REPLAY: usize = 64 * 1024;
+
+/// Whether a response says that its endpoint is to have no more requests.
+fn asks_for_no_more(response: &Head) -> bool {
+    let name = b"x-envoy-immediate-health-check-fail";
+    response.get_by_name(name).is_some()
+}
 
 /// One request on its way to an upstream.
 pub struct Attempts<'a, 'd> {
@@ -211,10 +217,12 @@ impl<'a, 'd> Attempts<'a, 'd> {
         };
         match self.converse(&mut lease.up, &endpoint).await {
             Ok(framing) => {
+                let cluster = &self.plan.cluster;
                 let outcome = AttemptResult::Status(self.info.response.status());
-                self.plan
-                    .cluster
-                    .report(&endpoint, outcome, &mut fastrand::Rng::new());
+                cluster.report(&endpoint, outcome, &mut fastrand::Rng::new());
+                if cluster.checks.is_some() && asks_for_no_more(&self.info.response) {
+                    cluster.report_immediate_failure(&endpoint);
+                }
                 Ok(UpstreamResponse {
                     lease,
                     framing,

@@ -298,7 +298,8 @@ fn exclusive_client(
     ))
 }
 
-fn about(stream: &Stream, version: Version) -> Rc<Upstream> {
+/// What is known of a new connection.
+pub(crate) fn about(stream: &Stream, version: Version) -> Rc<Upstream> {
     Rc::new(Upstream {
         local: stream.local_addr(),
         protocol: Some(version),

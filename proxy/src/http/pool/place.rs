@@ -20,7 +20,7 @@ use crate::worker::Worker;
 
 /// A connection's place under the limits, and in its endpoint's count.
 pub struct ConnectionSlot {
-    _of_cluster: ClusterSlot,
+    _of_cluster: Option<ClusterSlot>,
     of_listener: Option<ConnectionPermit>,
 }
 
@@ -33,8 +33,16 @@ pub(crate) struct ClusterSlot {
 impl ConnectionSlot {
     pub(crate) fn new(of_cluster: ClusterSlot, of_listener: Option<ConnectionPermit>) -> Self {
         Self {
-            _of_cluster: of_cluster,
+            _of_cluster: Some(of_cluster),
             of_listener,
+        }
+    }
+
+    /// Of a connection that counts towards no limit: those of health checks have their own.
+    pub(crate) fn uncounted() -> Self {
+        Self {
+            _of_cluster: None,
+            of_listener: None,
         }
     }
 

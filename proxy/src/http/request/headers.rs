@@ -283,7 +283,8 @@ pub fn head(info: &mut StreamInfo, side: HeadSide) -> &mut Head {
     }
 }
 
-fn add(head: &mut Head, append: &HeaderAppend, value: &[u8]) {
+/// Adds a value that was rendered, by its append action.
+pub(crate) fn add(head: &mut Head, append: &HeaderAppend, value: &[u8]) {
     let name = append.name.name.as_bytes();
     // Pseudo-headers are parts of the start line.
     match append.name.id {

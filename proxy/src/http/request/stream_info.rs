@@ -301,6 +301,7 @@ impl StreamInfo {
         record.response = Some(&*self.response);
         record.trailers = self.trailers.as_deref().map(|t| t as &dyn Headers);
         record.metadata = self.filters.metadata();
+        record.is_health_check = self.filters.is_health_check();
         record
     }
 }

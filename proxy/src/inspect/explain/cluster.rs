@@ -34,10 +34,15 @@ pub(super) fn cluster(
     let set = cluster.endpoints.load();
     for (priority, group) in set.priorities.iter().enumerate() {
         for endpoint in &group.endpoints {
-            let ejected = if endpoint.state.is_ejected() {
-                ", ejected"
-            } else {
-                ""
+            let ejected = match endpoint.state.is_ejected() {
+                true => ", ejected",
+                false => "",
+            };
+            let failing = match endpoint.state.health.get() {
+                flags if flags.is_awaited() => ", not checked yet",
+                flags if flags.is_failed() => ", fails its health checks",
+                flags if flags.is_degraded() => ", degraded by its health checks",
+                _ => "",
             };
             let transport = match cluster.transport_of(endpoint) {
                 Some(Transport::Tls(_)) => "mTLS",
@@ -45,7 +50,7 @@ pub(super) fn cluster(
                 None => "no transport fits, so it fails closed",
             };
             let why = format!(
-                "{:?}{ejected}, priority {priority}, {} active, {transport}",
+                "{:?}{ejected}{failing}, priority {priority}, {} active, {transport}",
                 endpoint.health,
                 endpoint.state.active()
             );

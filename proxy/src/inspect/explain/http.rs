@@ -208,6 +208,7 @@ fn filters(
             FilterConfig::JwtAuthn(_) => "may require a JSON Web Token, which is not verified here",
             FilterConfig::Compressor(_) => "may compress the request or the response",
             FilterConfig::Decompressor(_) => "may decompress the request or the response",
+            FilterConfig::HealthCheck(_) => "answers health checks of this proxy, or marks them",
             // Only a route's.
             FilterConfig::CompressorOfRoute(_)
             | FilterConfig::CsrfOfRoute(_)

@@ -10,6 +10,7 @@ pub fn passes(filter: &LogFilter, record: &Record<'_>) -> bool {
     match filter {
         LogFilter::Status(comparison) => comparison.holds(record.code.into()),
         LogFilter::Duration(comparison) => comparison.holds(record.duration.as_millis()),
+        LogFilter::NotHealthCheck => !record.is_health_check,
         LogFilter::Header(wanted) => {
             let mut values = HeaderMatcher::new(wanted);
             if let Some(headers) = record.request {

@@ -11,9 +11,10 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub fn new(statuses: &[HealthStatus], overprovisioning: u32) -> Self {
+    /// `uncounted`: how many of them the total is without.
+    pub fn new(statuses: &[HealthStatus], uncounted: usize, overprovisioning: u32) -> Self {
         let count = |kind| statuses.iter().filter(|status| **status == kind).count() as u64;
-        let total = statuses.len() as u64;
+        let total = statuses.len().saturating_sub(uncounted) as u64;
         let (healthy, degraded) = (count(HealthStatus::Healthy), count(HealthStatus::Degraded));
         let percent = |count: u64| {
             let share = count.saturating_mul(overprovisioning.into());

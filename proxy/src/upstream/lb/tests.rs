@@ -303,3 +303,46 @@ fn shares_of_a_hash_are_envoys_to_the_percent() {
     assert_eq!(groups(&[(1, 2), (1, 5)], 50), [34, 100]);
     assert_eq!(groups(&[(1, 1), (5, 0)], 50), [70, 100]);
 }
+
+#[test]
+fn active_health_counts_beside_discovery_and_ejection() {
+    use crate::upstream::health::FirstHealth;
+    let all = healths(1, &[HealthStatus::Healthy; 4]);
+    let host = |at: usize| &all.endpoints[at].state.health;
+    for at in 0..4 {
+        host(at).begin(FirstHealth::Unhealthy);
+        host(at).set_known();
+        host(at).set_passed();
+    }
+    host(0).set_failed();
+    host(1).set_degraded(true);
+    let statuses = |at: usize| all.endpoints[at].status();
+    assert_eq!(statuses(0), HealthStatus::Unhealthy);
+    assert_eq!(statuses(1), HealthStatus::Degraded);
+    let draining = Endpoint {
+        health: HealthStatus::Draining,
+        ..Endpoint::at(SocketAddr::from(([10, 0, 0, 9], 9)))
+    };
+    draining.state.health.set_degraded(true);
+    assert_eq!(draining.status(), HealthStatus::Draining);
+    // Half of four are healthy, and 70 percent of their priority with overprovisioning; the degraded
+    // one takes the rest.
+    let seen = tally(&Balance::new(&[all], 140, 50), LbPolicy::Random, 10_000);
+    assert!(!seen.contains_key(&1), "{seen:?}");
+    assert!((2500..3500).contains(&seen[&2]), "{seen:?}");
+}
+
+#[test]
+fn endpoints_that_are_not_known_yet_are_not_counted() {
+    use crate::upstream::health::FirstHealth;
+    let panics = |first: FirstHealth| {
+        let all = healths(1, &[HealthStatus::Healthy; 4]);
+        for endpoint in &all.endpoints[..3] {
+            endpoint.state.health.begin(first);
+        }
+        let seen = tally(&Balance::new(&[all], 140, 50), LbPolicy::Random, 1000);
+        seen.len() > 1
+    };
+    assert!(panics(FirstHealth::Unhealthy));
+    assert!(!panics(FirstHealth::Ignored));
+}

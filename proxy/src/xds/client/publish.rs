@@ -6,10 +6,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use futures_util::FutureExt;
 
 use super::{Apply, Change, Client, Now};
+use crate::xds::resource_type::ResourceType;
 
 /// The reason in the NACK and in dumps.
 const PANICKED: &str = "it compiles, but the proxy panicked when it was put in force; its log has \
                         the place, and the version before it stays";
+
+/// Whether it is something that routes and listeners lead to.
+fn is_target<T>(change: &Change<T>) -> bool {
+    use ResourceType::{Cluster, Endpoint, Secret};
+    matches!(change, Change::Upsert(key, _) if [Cluster, Endpoint, Secret].contains(&key.kind))
+}
 
 impl<A: Apply> Client<A> {
     /// Publishes what the cache has brought into force, and then the removals that this allows.
@@ -29,6 +36,13 @@ impl<A: Apply> Client<A> {
             let warm = async { self.apply.warm(&changes, !self.initialised).await };
             if AssertUnwindSafe(warm).catch_unwind().await.is_err() {
                 tracing::error!("clusters could not be warmed: they are put in force as they are");
+            }
+            // As in Envoy, the first listeners open once clusters are fit for traffic.
+            if !self.initialised && self.apply.awaits_checks(&changes) {
+                let (targets, others) = changes.into_iter().partition(is_target);
+                listeners |= self.publish_all(targets);
+                self.apply.checked().await;
+                changes = others;
             }
             listeners |= self.publish_all(changes);
             self.cache.published(Now::read());

@@ -1,12 +1,15 @@
 //! Clusters.
 //!
 //! - `discovery`: where endpoints come from; `http`: HTTP options
-//! - `balancing`: load balancing; `hashing`: of it, what hashes
-//! - `resilience`: limits and outlier detection; `transport`: transport sockets
+//! - `balancing`: load balancing; `common`: what all its policies have; `hashing`: of it, what hashes
+//! - `resilience`: limits and outlier detection; `health`: active health checks; `transport`:
+//!   transport sockets
 
 pub(super) mod balancing;
+mod common;
 pub(super) mod discovery;
 pub(super) mod hashing;
+pub(super) mod health;
 pub(super) mod http;
 pub(super) mod resilience;
 pub(super) mod transport;
@@ -21,9 +24,9 @@ use xds_proto::envoy::config::core::v3 as core;
 use super::Compiler;
 use super::cluster::transport::{bind_source, keepalive, pool_key, transports};
 use super::refs::Fetches;
-use super::support::{At, CompileError, elsewhere, ignored, known, positive, unsupported};
-use super::values::{declared_by, filter_metadata, percent, text};
-use crate::config::cluster::{ClusterDef, SessionHealth};
+use super::support::{At, CompileError, elsewhere, ignored, positive, unsupported};
+use super::values::{declared_by, filter_metadata, text};
+use crate::config::cluster::ClusterDef;
 use crate::config::outlier::OutlierConfig;
 use crate::metrics::edge::Service;
 use crate::upstream::cluster::Cluster;
@@ -57,6 +60,10 @@ pub fn cluster(
         stale: AtomicBool::new(false),
         rebuild: compiler.rebuild.clone(),
         endpoints: ArcSwap::from_pointee(EndpointSet::default()),
+        checks: def
+            .health
+            .as_ref()
+            .map(|_| compiler.checks_of_cluster(&m.name, previous)),
         def,
     })
 }
@@ -82,6 +89,7 @@ fn definition(
         upstream_connection_options,
         load_balancing_policy,
         lb_config,
+        ignore_health_on_host_removal,
         ..
     } = m;
 
@@ -92,16 +100,18 @@ fn definition(
     let http = http_of(at, m)?;
     let thresholds = resilience::thresholds(at.field("circuit_breakers"), circuit_breakers)?;
     let outlier = outlier(at.field("outlier_detection"), outlier_detection.as_ref())?;
-    let common = common(at.field("common_lb_config"), common_lb_config)?;
+    let common = common::common(at.field("common_lb_config"), common_lb_config)?;
     let old = balancing::OldFields {
         policy: *lb_policy,
         config: lb_config,
         hashing: common.hashing,
     };
     let balancing = balancing::policy(at, &old, load_balancing_policy)?;
+    let discovery = discovery::discovery(at, m, &mut fetches)?;
+    let health = health::checks(compiler, at, m, &discovery, http.protocol)?;
     Ok(ClusterDef {
         name: name.as_str().into(),
-        discovery: discovery::discovery(at, m, &mut fetches)?,
+        discovery,
         connect_timeout: positive(
             at.field("connect_timeout"),
             connect_timeout,
@@ -121,6 +131,9 @@ fn definition(
         max_response_headers_bytes: http.max_response_headers_bytes,
         keepalive: keepalive(at, upstream_connection_options)?,
         outlier,
+        health,
+        ignores_new_hosts: common.ignores_new_hosts,
+        removes_healthy_hosts: *ignore_health_on_host_removal,
         thresholds,
         panic_threshold: common.panic_threshold,
         retry: http.retry,
@@ -217,7 +230,6 @@ fn check(at: At<'_>, m: &pb::Cluster) -> Result<(), CompileError> {
         at,
         transport_socket_matcher,
         per_connection_buffer_high_watermark_timeout,
-        health_checks,
         dns_resolvers,
         use_tcp_for_dns_lookups,
         dns_resolution_config,
@@ -252,9 +264,8 @@ fn check(at: At<'_>, m: &pb::Cluster) -> Result<(), CompileError> {
         cleanup_interval
     );
     ignored!(
-        "there are no active health checks",
-        close_connections_on_host_health_failure,
-        ignore_health_on_host_removal
+        "without health checks it has no effect, and with them it is refused",
+        close_connections_on_host_health_failure
     );
     ignored!(
         "load is reported over the Inspect stream",
@@ -278,93 +289,16 @@ fn check(at: At<'_>, m: &pb::Cluster) -> Result<(), CompileError> {
         dns_refresh_rate,
         dns_lookup_family
     );
+    ignored!("read by health", health_checks);
     elsewhere! {
         transport_socket_matches, connect_timeout, lb_policy, max_requests_per_connection,
         circuit_breakers, upstream_http_protocol_options, common_http_protocol_options,
         http_protocol_options, http2_protocol_options, typed_extension_protocol_options,
         outlier_detection, upstream_bind_config, common_lb_config, transport_socket, metadata,
         protocol_selection, upstream_connection_options, load_balancing_policy, lb_config, name,
+        ignore_health_on_host_removal,
     }
     Ok(())
-}
-
-/// `common_lb_config`.
-struct CommonSettings {
-    panic_threshold: u8,
-    session_health: SessionHealth,
-    hashing: hashing::HashSettings,
-}
-
-fn common(
-    at: At<'_>,
-    m: &Option<pb::cluster::CommonLbConfig>,
-) -> Result<CommonSettings, CompileError> {
-    use pb::cluster::common_lb_config::LocalityConfigSpecifier as Locality;
-    let none = pb::cluster::CommonLbConfig::default();
-    let pb::cluster::CommonLbConfig {
-        healthy_panic_threshold,
-        update_merge_window,
-        ignore_new_hosts_until_first_hc,
-        close_connections_on_host_set_change,
-        consistent_hashing_lb_config,
-        override_host_status,
-        locality_config_specifier,
-    } = m.as_ref().unwrap_or(&none);
-    unsupported!(at, close_connections_on_host_set_change);
-    ignored!(
-        "an endpoint change costs little and is applied at once",
-        update_merge_window
-    );
-    ignored!(
-        "there are no active health checks",
-        ignore_new_hosts_until_first_hc
-    );
-    match locality_config_specifier {
-        // Zone awareness needs the bootstrap's local cluster, which is not supported: without it
-        // Envoy does nothing either.
-        None | Some(Locality::ZoneAwareLbConfig(_)) => {}
-        Some(Locality::LocalityWeightedLbConfig(_)) => {
-            return at
-                .field("locality_weighted_lb_config")
-                .fail("is not supported by this proxy");
-        }
-    }
-    let panic_threshold = match healthy_panic_threshold {
-        Some(share) => percent(at.field("healthy_panic_threshold"), share)?,
-        None => 50,
-    };
-    Ok(CommonSettings {
-        panic_threshold,
-        session_health: session_health(at.field("override_host_status"), override_host_status)?,
-        hashing: match consistent_hashing_lb_config {
-            Some(m) => hashing::old_hashing(at.field("consistent_hashing_lb_config"), m)?,
-            None => hashing::HashSettings::default(),
-        },
-    })
-}
-
-fn session_health(
-    at: At<'_>,
-    m: &Option<core::HealthStatusSet>,
-) -> Result<SessionHealth, CompileError> {
-    let Some(core::HealthStatusSet { statuses }) = m else {
-        return Ok(SessionHealth::default());
-    };
-    let mut health = SessionHealth {
-        healthy: false,
-        degraded: false,
-        draining: false,
-        unhealthy: false,
-    };
-    for (index, status) in statuses.iter().enumerate() {
-        match known(at.index("statuses", index), *status)? {
-            core::HealthStatus::Unknown | core::HealthStatus::Healthy => health.healthy = true,
-            core::HealthStatus::Degraded => health.degraded = true,
-            core::HealthStatus::Draining => health.draining = true,
-            core::HealthStatus::Unhealthy | core::HealthStatus::Timeout => health.unhealthy = true,
-        }
-    }
-    Ok(health)
 }
 
 /// The service a cluster stands for, from Istio's metadata.

@@ -121,10 +121,6 @@ pub fn outlier(at: At<'_>, m: &pb::OutlierDetection) -> Result<OutlierConfig, Co
         enforcing_failure_percentage_local_origin, failure_percentage_minimum_hosts,
         failure_percentage_request_volume,
     }
-    ignored!(
-        "there are no active health checks",
-        successful_active_health_check_uneject_host
-    );
     let default = OutlierConfig::default();
     let base_ejection = positive(
         at.field("base_ejection_time"),
@@ -168,6 +164,7 @@ pub fn outlier(at: At<'_>, m: &pb::OutlierDetection) -> Result<OutlierConfig, Co
         .unwrap_or(Duration::ZERO),
         max_ejection_percent: share(at.field("max_ejection_percent"), max_ejection_percent, 10)?,
         always_eject_one: bool_or(always_eject_one_host, false),
+        uneject_on_success: bool_or(successful_active_health_check_uneject_host, true),
     })
 }
 

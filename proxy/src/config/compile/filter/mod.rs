@@ -1,9 +1,8 @@
 //! HTTP filters: their own configuration and their routes'.
 //!
 //! - `buffer`, `compressor`, `cors`, `csrf`, `decompressor`, `fault`, `header_mutation`,
-//!   `header_to_metadata`, `jwt_authn`, `local_ratelimit` with `rate_limit` (how routes describe
-//!   requests), `stateful_session`; RBAC is
-//!   [`super::policy`]
+//!   `header_to_metadata`, `health_check`, `jwt_authn`, `local_ratelimit` with `rate_limit` (how routes
+//!   describe requests), `stateful_session`; RBAC is [`super::policy`]
 
 mod buffer;
 mod compressor;
@@ -13,17 +12,20 @@ mod decompressor;
 mod fault;
 mod header_mutation;
 mod header_to_metadata;
+mod health_check;
 mod jwt_authn;
 mod local_ratelimit;
 pub mod rate_limit;
 mod stateful_session;
+
+use std::sync::Arc;
 
 use xds_proto::google::protobuf::Any;
 
 use super::policy;
 use super::support::{At, CompileError, decode, known, type_name};
 use crate::config::compile::Counts;
-use crate::config::filter::{FilterConfig, FilterNames, FilterOverride, Percent};
+use crate::config::filter::{FilterConfig, FilterNames, FilterOverride, HealthSwitch, Percent};
 use crate::jwt::remote::NewRemoteKeys;
 use crate::metrics::resource::{
     CompressorFamilies, CsrfFamilies, DecompressorFamilies, HeaderToMetadataFamilies,
@@ -44,6 +46,9 @@ pub struct FilterScope<'a> {
     pub remote_keys: &'a NewRemoteKeys,
     /// The connection manager's `stat_prefix`; empty in a route configuration.
     pub stat_prefix: &'a str,
+    pub health: &'a Arc<HealthSwitch>,
+    /// The name of the node's cluster.
+    pub local_cluster: &'a Arc<str>,
 }
 
 impl FilterScope<'_> {
@@ -81,6 +86,9 @@ pub fn config(
         }
         "envoy.extensions.filters.http.decompressor.v3.Decompressor" => {
             decompressor::filter(at, &decode(at, any)?, scope)?
+        }
+        "envoy.extensions.filters.http.health_check.v3.HealthCheck" => {
+            health_check::filter(at, &decode(at, any)?, scope)?
         }
         "envoy.extensions.filters.http.stateful_session.v3.StatefulSession" => {
             stateful_session::filter(at, &decode(at, any)?)?
