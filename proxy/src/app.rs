@@ -128,6 +128,16 @@ fn apply_flags(process: &Process) -> std::io::Result<()> {
     Ok(())
 }
 
+/// For `--admin-address-path`.
+fn write_admin_address(process: &Process, bootstrap: &Bootstrap) -> Result<(), AppError> {
+    match (&process.envoy.admin_address_path, bootstrap.admin) {
+        (Some(path), Some(address)) => {
+            std::fs::write(path, address.to_string()).map_err(AppError::AdminAddress)
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn serve_until_shutdown(
     bootstrap: Bootstrap,
     process: &Process,
@@ -179,9 +189,7 @@ async fn serve_until_shutdown(
     start_inspect(&bootstrap, &admin, &telemetry, demand.clone(), &mut tasks)?;
     let local = &telemetry.local;
     open_ports(&bootstrap, &admin, local, demand.clone(), &mut tasks).await?;
-    if let (Some(path), Some(address)) = (&process.envoy.admin_address_path, bootstrap.admin) {
-        std::fs::write(path, address.to_string()).map_err(AppError::AdminAddress)?;
-    }
+    write_admin_address(process, &bootstrap)?;
     maintenance::warm(&store, &resolver).await;
     tasks.spawn(jwks::run(remote_keys, store.clone()));
     tasks.spawn(maintenance::keep_running(store.clone(), resolver));
