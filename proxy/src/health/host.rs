@@ -141,6 +141,10 @@ impl HostTask {
             ..
         } = &self.checked;
         let health = &endpoint.state.health;
+        if !health.get().is_checked() {
+            // A new version of the cluster has no checks, and this task will be ended.
+            return HealthTransition::Unchanged;
+        }
         let was_awaited = health.get().is_awaited();
         let outcome = session.take(config, health, result);
         event::log(config, &cluster.name, endpoint, &outcome.events);

@@ -63,11 +63,12 @@ impl ActiveHealth {
     /// A response said that there are to be no more requests. True: for the first time since its
     /// last check.
     pub fn report(&self) -> bool {
-        let known = self.0.load(Relaxed);
-        if known & CHECKED == 0 || known & REPORTED != 0 {
-            return false;
-        }
-        self.0.fetch_or(EXCLUDED | REPORTED, Relaxed) & REPORTED == 0
+        // A load first, and one change only: the checks may end meanwhile.
+        let report = |known: u8| {
+            let is_new = known & CHECKED != 0 && known & REPORTED == 0;
+            is_new.then_some(known | EXCLUDED | REPORTED)
+        };
+        self.0.fetch_update(Relaxed, Relaxed, report).is_ok()
     }
 
     /// Whether a worker has reported since this was last asked.

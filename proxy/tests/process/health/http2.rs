@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use super::host::flags;
-use super::{BOTH, admin_of, bootstrap, check, endpoint, http_check, merge};
+use super::{BOTH, SHORT, admin_of, bootstrap, check, endpoint, http_check, merge};
 use crate::running::TIMEOUT;
 
 /// What is done with one check.
@@ -162,7 +162,10 @@ fn same(check: &Value, script: &[Answer]) -> (Vec<String>, HeaderMap) {
 #[test]
 fn http2_is_checked_as_http1() {
     let mut check = check(http_check(json!({"codec_client_type": "HTTP2"})));
-    merge(&mut check, &json!({"unhealthy_threshold": 2}));
+    merge(
+        &mut check,
+        &json!({"unhealthy_threshold": 2, "timeout": SHORT}),
+    );
     let good = Answer::Status(200);
     let script = [
         good,
@@ -192,7 +195,10 @@ fn grpc_has_to_be_serving() {
         "service_name": "shop", "authority": "shop.example",
         "initial_metadata": [{"header": {"key": "x-one", "value": "1"}}],
     }}));
-    merge(&mut check, &json!({"unhealthy_threshold": 2}));
+    merge(
+        &mut check,
+        &json!({"unhealthy_threshold": 2, "timeout": SHORT}),
+    );
     let script = [
         SERVING,
         NOT_SERVING,
@@ -222,5 +228,5 @@ fn grpc_has_to_be_serving() {
     }
     assert_eq!(flags[13], "healthy");
     assert_eq!(headers["x-one"], "1");
-    assert_eq!(headers["grpc-timeout"], "400m");
+    assert_eq!(headers["grpc-timeout"], "2000m");
 }

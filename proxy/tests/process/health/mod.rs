@@ -78,10 +78,13 @@ fn endpoint(at: SocketAddr) -> Value {
     json!({"endpoint": {"address": socket_address(at)}})
 }
 
-/// A health check with short times; `more`: its further fields.
+/// A check's time-out where the host does not answer.
+const SHORT: &str = "2s";
+
+/// A health check with short intervals; `more`: its further fields.
 fn check(more: Value) -> Value {
     let mut check = json!({
-        "timeout": "0.4s", "interval": "0.03s", "no_traffic_interval": "0.03s",
+        "timeout": "20s", "interval": "0.03s", "no_traffic_interval": "0.03s",
         "unhealthy_threshold": 1, "healthy_threshold": 1,
     });
     merge(&mut check, &more);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::host::{ScriptedHost, Speaks, Step};
-use super::{BOTH, admin_of, arrivals, bootstrap, check, endpoint, http_check, merge};
+use super::{BOTH, SHORT, admin_of, arrivals, bootstrap, check, endpoint, http_check, merge};
 
 /// The requests that both send with this check.
 fn same_requests(check: &Value) -> Vec<String> {
@@ -134,6 +134,7 @@ fn events(check: &Value, script: &[Step], lines: usize, by: LogField) -> [Vec<Va
 #[test]
 fn events_are_envoys() {
     let mut check = check(http_check(json!({})));
+    merge(&mut check, &json!({"timeout": SHORT}));
     let script = [
         Step::Status(503),
         Step::Status(200),

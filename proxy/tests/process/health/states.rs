@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::host::{Speaks, Step};
-use super::{check, http_check, merge, same_states};
+use super::{SHORT, check, http_check, merge, same_states};
 
 const GOOD: Step = Step::Status(200);
 const BAD: Step = Step::Status(503);
@@ -14,6 +14,12 @@ fn thresholds(unhealthy: u32, healthy: u32, http: serde_json::Value) -> serde_js
     let mut check = check(http_check(http));
     let more = json!({"unhealthy_threshold": unhealthy, "healthy_threshold": healthy});
     merge(&mut check, &more);
+    check
+}
+
+/// With a short time-out.
+fn short(mut check: serde_json::Value) -> serde_json::Value {
+    merge(&mut check, &json!({"timeout": SHORT}));
     check
 }
 
@@ -49,17 +55,16 @@ fn failures_of_the_network_are_counted() {
 
 #[test]
 fn time_outs_are_counted_and_marked() {
-    let check = thresholds(2, 1, json!({}));
-    for failure in [
-        Step::Silent,
-        Step::SlowBody,
-        Step::Bytes("HTTP/1.1 200 A\r\nx:"),
-    ] {
-        let script = [GOOD, failure, failure, GOOD];
-        let states = same_states(Speaks::Http, &check, &script);
-        let late = "/failed_active_hc/active_hc_timeout";
-        assert_eq!(states, [HEALTHY, HEALTHY, late, HEALTHY], "{failure:?}");
-    }
+    let late = "/failed_active_hc/active_hc_timeout";
+    let check = short(thresholds(2, 1, json!({})));
+    let script = [GOOD, Step::Silent, Step::Silent, GOOD];
+    let states = same_states(Speaks::Http, &check, &script);
+    assert_eq!(states, [HEALTHY, HEALTHY, late, HEALTHY]);
+    let check = short(thresholds(1, 1, json!({})));
+    let partial = Step::Bytes("HTTP/1.1 200 A\r\nx:");
+    let script = [GOOD, Step::SlowBody, GOOD, partial, GOOD];
+    let states = same_states(Speaks::Http, &check, &script);
+    assert_eq!(states, [HEALTHY, late, HEALTHY, late, HEALTHY]);
 }
 
 #[test]
@@ -160,27 +165,33 @@ fn connections_are_kept_or_not() {
 
 #[test]
 fn bytes_are_sent_and_wanted_over_tcp() {
-    for reuse in [true, false] {
+    let with = |more: serde_json::Value| {
         let mut check = check(json!({"tcp_health_check": {
             "send": {"text": "70696e67"},
             "receive": [{"text": "706f"}, {"text": "6e67"}],
         }}));
-        let more = json!({"unhealthy_threshold": 2, "reuse_connection": reuse});
+        merge(&mut check, &json!({"unhealthy_threshold": 2}));
         merge(&mut check, &more);
+        check
+    };
+    let pong = Step::Bytes("pong");
+    for reuse in [true, false] {
+        let check = with(json!({"reuse_connection": reuse}));
         let script = [
-            Step::Bytes("pong"),
+            pong,
             Step::Bytes("xxpoxxng"),
-            Step::Bytes("ngpo"),
-            Step::Bytes("pong"),
+            pong,
             Step::Reset,
-            Step::Bytes("pong"),
-            Step::Silent,
-            Step::Silent,
-            Step::Bytes("pong"),
+            pong,
+            Step::Close,
+            pong,
         ];
         let states = same_states(Speaks::Raw, &check, &script);
-        assert_eq!(states[2], HEALTHY);
-        assert_eq!(states[7], "/failed_active_hc/active_hc_timeout");
-        assert_eq!(states[8], HEALTHY);
+        assert_eq!(states, [HEALTHY; 7]);
     }
+    let check = short(with(json!({})));
+    let script = [pong, Step::Bytes("ngpo"), Step::Silent, pong];
+    let states = same_states(Speaks::Raw, &check, &script);
+    assert_eq!(states[2], "/failed_active_hc/active_hc_timeout");
+    assert_eq!(states[3], HEALTHY);
 }
