@@ -4,7 +4,7 @@
 //! - `listener`, `http`, `route`, `cluster`, `endpoint`, `secret`, `policy`: one file per resource,
 //!   named as in the control plane's `translate/` and in `compile/`
 //! - `filter`: HTTP filters, and the routes' overrides of them
-//! - `hash`: how requests are hashed for balancing
+//! - `balancing`: slow start, localities, subsets; `hash`: how requests are hashed for balancing
 //! - `access_log`: compiled formats; `outlier`: settings of outlier detection
 //! - `name`: DNS names of the mesh; `cidr`: ranges of addresses
 //! - `demand`: on-demand discovery, requested by the data path
@@ -14,6 +14,7 @@
 //! atomics, patterns to automata. A request looks up no strings but its own host and path.
 
 pub mod access_log;
+pub mod balancing;
 pub mod cidr;
 pub mod cluster;
 pub mod compile;

@@ -3,9 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::host::HostState;
 use crate::config::cluster::LbEndpoint;
+use crate::config::endpoint::HealthStatus;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::{Endpoint, EndpointSet, Priority};
 
@@ -14,6 +16,7 @@ pub fn bind<'h>(
     cluster: &Cluster,
     hosts: impl IntoIterator<Item = (SocketAddr, &'h LbEndpoint)>,
     before: &EndpointSet,
+    now: Instant,
 ) -> Vec<Priority> {
     let known: HashMap<SocketAddr, &Arc<Endpoint>> = before
         .all()
@@ -33,15 +36,23 @@ pub fn bind<'h>(
         let Some(priority) = priorities.get_mut(priority) else {
             continue;
         };
-        let state = match known.get(&address) {
+        let before = known.get(&address);
+        let state = match before {
             Some(endpoint) => endpoint.state.clone(),
             None => Arc::new(HostState::default()),
         };
+        // One that was not healthy before is new again.
+        let was_healthy = before.is_some_and(|before| before.health == HealthStatus::Healthy);
+        if cluster.slow_start.is_some() && !was_healthy {
+            state.begin_slow_start(now);
+        }
         priority.endpoints.push(Arc::new(Endpoint {
             address,
             host_name: host.host_name.clone(),
             weight: host.weight,
             locality: host.locality.clone(),
+            locality_weight: host.locality_weight,
+            lb_metadata: host.lb_metadata.clone(),
             transport: cluster.transport_for(&host.transport_metadata),
             transport_metadata: host.transport_metadata.clone(),
             tunnel_port: host.tunnel_port,
@@ -62,6 +73,8 @@ pub fn rebind(cluster: &Cluster, before: &EndpointSet) -> Vec<Priority> {
             host_name: endpoint.host_name.clone(),
             weight: endpoint.weight,
             locality: endpoint.locality.clone(),
+            locality_weight: endpoint.locality_weight,
+            lb_metadata: endpoint.lb_metadata.clone(),
             transport: cluster.transport_for(&endpoint.transport_metadata),
             transport_metadata: endpoint.transport_metadata.clone(),
             tunnel_port: endpoint.tunnel_port,

@@ -3,7 +3,7 @@
 //!
 //! - `support`: paths, errors, and the macros by which every field is supported, ignored with a
 //!   reason, or refused; `values`, `matcher`, `metadata_match`, `headers`, `access_log`,
-//!   `log_filter`: what resources share
+//!   `log_filter`, `lb_metadata`: what resources share
 //! - `listener/`, `route/`, `filter/` (HTTP filters), `cluster/`, `endpoint`, `secret`, `tls`,
 //!   `policy`, `name`: a file or folder per resource
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
@@ -26,6 +26,7 @@ mod endpoint;
 mod filter;
 mod headers;
 mod known;
+mod lb_metadata;
 mod link;
 mod listener;
 mod log_filter;
@@ -77,6 +78,7 @@ use crate::metrics::resource::{
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
 use crate::upstream::cluster::Cluster;
+use crate::upstream::local::NodePlace;
 
 /// Envoy's default (`--drain-time-s`).
 const DRAIN_TIME: Duration = Duration::from_secs(600);
@@ -96,6 +98,8 @@ pub struct Compiler {
     assignments: HashMap<Name, Arc<Assignment>>,
     /// Of all clusters ([`Cluster::rebuild`]).
     rebuild: Arc<Notify>,
+    /// Of all clusters ([`Cluster::place`]).
+    place: Arc<NodePlace>,
     services: known::Services,
     peers: known::PeerAddresses,
     referrers: known::Referrers,
@@ -193,6 +197,7 @@ impl Compiler {
             filter_names: FilterNames::default(),
             assignments: HashMap::new(),
             rebuild: Arc::default(),
+            place: Arc::default(),
             services: known::Services::default(),
             peers: known::PeerAddresses::default(),
             referrers: known::Referrers::default(),
@@ -291,6 +296,11 @@ impl Compiler {
     /// is called.
     pub fn set_drain_time(&mut self, time: Duration) {
         self.drain_time = time;
+    }
+
+    /// Says where the proxy is, for clusters compiled from now on.
+    pub fn set_place(&mut self, place: NodePlace) {
+        self.place = Arc::new(place);
     }
 
     /// Limits a listener's open connections, and the connections to upstreams that are opened for

@@ -1,14 +1,19 @@
 //! Clusters.
 //!
 //! - `discovery`: where endpoints come from; `http`: HTTP options
-//! - `balancing`: load balancing; `hashing`: of it, what hashes
-//! - `resilience`: limits and outlier detection; `transport`: transport sockets
+//! - `balancing`: load balancing; of it, `hashing`: what hashes, `locality`: localities, `subset`:
+//!   subsets
+//! - `resilience`: limits and outlier detection; `transport`: transport sockets; `service`: the
+//!   service that one stands for
 
 pub(super) mod balancing;
 pub(super) mod discovery;
 pub(super) mod hashing;
 pub(super) mod http;
+pub(super) mod locality;
 pub(super) mod resilience;
+pub(super) mod service;
+pub(super) mod subset;
 pub(super) mod transport;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -22,10 +27,10 @@ use super::Compiler;
 use super::cluster::transport::{bind_source, keepalive, pool_key, transports};
 use super::refs::Fetches;
 use super::support::{At, CompileError, elsewhere, ignored, known, positive, unsupported};
-use super::values::{declared_by, filter_metadata, percent, text};
+use super::values::{declared_by, percent};
+use crate::config::balancing::LocalityPolicy;
 use crate::config::cluster::{ClusterDef, SessionHealth};
 use crate::config::outlier::OutlierConfig;
-use crate::metrics::edge::Service;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::EndpointSet;
 use crate::upstream::limits::CircuitBreakers;
@@ -56,6 +61,7 @@ pub fn cluster(
         metrics: compiler.metrics_of_cluster(&m.name),
         stale: AtomicBool::new(false),
         rebuild: compiler.rebuild.clone(),
+        place: compiler.place.clone(),
         endpoints: ArcSwap::from_pointee(EndpointSet::default()),
         def,
     })
@@ -82,6 +88,7 @@ fn definition(
         upstream_connection_options,
         load_balancing_policy,
         lb_config,
+        lb_subset_config,
         ..
     } = m;
 
@@ -97,6 +104,12 @@ fn definition(
         policy: *lb_policy,
         config: lb_config,
         hashing: common.hashing,
+        locality: common.locality,
+        subsets: lb_subset_config,
+        exclusive: match lb_subset_config {
+            Some(_) => Some("lb_subset_config"),
+            None => common.exclusive,
+        },
     };
     let balancing = balancing::policy(at, &old, load_balancing_policy)?;
     Ok(ClusterDef {
@@ -108,6 +121,9 @@ fn definition(
             Duration::from_secs(5),
         )?,
         lb: balancing.policy,
+        slow_start: balancing.slow_start,
+        locality: balancing.locality,
+        subsets: balancing.subsets.map(Arc::new),
         hash_policy: balancing.hash_policy.or(http.hash_policy),
         session_health: common.session_health,
         transport,
@@ -123,8 +139,9 @@ fn definition(
         outlier,
         thresholds,
         panic_threshold: common.panic_threshold,
+        close_connections_on_host_set_change: common.close_connections_on_host_set_change,
         retry: http.retry,
-        service: metadata.as_ref().and_then(service),
+        service: metadata.as_ref().and_then(service::of),
         declared_by: metadata.as_ref().and_then(declared_by),
         bind_source: bind_source(at, upstream_bind_config)?,
         initial_fetch_timeout: fetches.initial_fetch_timeout,
@@ -221,7 +238,6 @@ fn check(at: At<'_>, m: &pb::Cluster) -> Result<(), CompileError> {
         dns_resolvers,
         use_tcp_for_dns_lookups,
         dns_resolution_config,
-        lb_subset_config,
         filters,
         upstream_config,
         connection_pool_per_downstream_connection,
@@ -283,23 +299,27 @@ fn check(at: At<'_>, m: &pb::Cluster) -> Result<(), CompileError> {
         circuit_breakers, upstream_http_protocol_options, common_http_protocol_options,
         http_protocol_options, http2_protocol_options, typed_extension_protocol_options,
         outlier_detection, upstream_bind_config, common_lb_config, transport_socket, metadata,
-        protocol_selection, upstream_connection_options, load_balancing_policy, lb_config, name,
+        protocol_selection, upstream_connection_options, load_balancing_policy, lb_config, lb_subset_config,
+        name,
     }
     Ok(())
 }
 
 /// `common_lb_config`.
 struct CommonSettings {
+    close_connections_on_host_set_change: bool,
     panic_threshold: u8,
     session_health: SessionHealth,
     hashing: hashing::HashSettings,
+    locality: LocalityPolicy,
+    /// A field that is set and that `load_balancing_policy` has a place of its own for.
+    exclusive: Option<&'static str>,
 }
 
 fn common(
     at: At<'_>,
     m: &Option<pb::cluster::CommonLbConfig>,
 ) -> Result<CommonSettings, CompileError> {
-    use pb::cluster::common_lb_config::LocalityConfigSpecifier as Locality;
     let none = pb::cluster::CommonLbConfig::default();
     let pb::cluster::CommonLbConfig {
         healthy_panic_threshold,
@@ -310,7 +330,6 @@ fn common(
         override_host_status,
         locality_config_specifier,
     } = m.as_ref().unwrap_or(&none);
-    unsupported!(at, close_connections_on_host_set_change);
     ignored!(
         "an endpoint change costs little and is applied at once",
         update_merge_window
@@ -319,22 +338,19 @@ fn common(
         "there are no active health checks",
         ignore_new_hosts_until_first_hc
     );
-    match locality_config_specifier {
-        // Zone awareness needs the bootstrap's local cluster, which is not supported: without it
-        // Envoy does nothing either.
-        None | Some(Locality::ZoneAwareLbConfig(_)) => {}
-        Some(Locality::LocalityWeightedLbConfig(_)) => {
-            return at
-                .field("locality_weighted_lb_config")
-                .fail("is not supported by this proxy");
-        }
-    }
     let panic_threshold = match healthy_panic_threshold {
         Some(share) => percent(at.field("healthy_panic_threshold"), share)?,
         None => 50,
     };
     Ok(CommonSettings {
+        close_connections_on_host_set_change: *close_connections_on_host_set_change,
         panic_threshold,
+        locality: locality::old(at, locality_config_specifier)?,
+        exclusive: match (locality_config_specifier, consistent_hashing_lb_config) {
+            (None, None) => None,
+            (Some(_), _) => Some("the localities of common_lb_config"),
+            (None, Some(_)) => Some("consistent_hashing_lb_config of common_lb_config"),
+        },
         session_health: session_health(at.field("override_host_status"), override_host_status)?,
         hashing: match consistent_hashing_lb_config {
             Some(m) => hashing::old_hashing(at.field("consistent_hashing_lb_config"), m)?,
@@ -365,32 +381,4 @@ fn session_health(
         }
     }
     Ok(health)
-}
-
-/// The service a cluster stands for, from Istio's metadata.
-fn service(metadata: &core::Metadata) -> Option<Arc<Service>> {
-    use xds_proto::google::protobuf::value::Kind;
-    let services = filter_metadata(metadata)
-        .get("istio")?
-        .fields
-        .get("services")?;
-    let Some(Kind::ListValue(list)) = &services.kind else {
-        return None;
-    };
-    let Some(Kind::StructValue(first)) = &list.values.first()?.kind else {
-        return None;
-    };
-    let field = |name| {
-        first
-            .fields
-            .get(name)
-            .and_then(text)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    Some(Arc::new(Service {
-        host: field("host"),
-        name: field("name"),
-        namespace: field("namespace"),
-    }))
 }
