@@ -215,14 +215,14 @@ impl Cluster {
             .add(SUBSETS_REMOVED.0, SUBSETS_REMOVED.1, removed);
         metrics
             .subsets_active
-            .set(i64::try_from(after.len()).unwrap_or(i64::MAX));
+            .set(i64::try_from(after.count()).unwrap_or(i64::MAX));
         if after.dropped > before.map_or(0, |before| before.dropped) {
             tracing::warn!(
                 "cluster {}: {} memberships in subsets were left out, since there are {} subsets \
                  already; use selectors with fewer values",
                 self.name,
                 after.dropped,
-                after.len()
+                after.count()
             );
         }
     }

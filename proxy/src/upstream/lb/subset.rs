@@ -140,7 +140,8 @@ impl SubsetTable {
         }
     }
 
-    pub fn len(&self) -> usize {
+    /// How many subsets there are.
+    pub fn count(&self) -> usize {
         self.subsets.len()
     }
 

@@ -171,7 +171,7 @@ fn subsets_are_those_of_envoys_documentation() {
     let mut settings = settings(documented_selectors(), SubsetFallback::DefaultSubset);
     settings.default_subset = parsed("stage=prod type=std version=1.0");
     let fixture = Fixture::new(settings, &[documented()]);
-    assert_eq!(fixture.table.len(), 10);
+    assert_eq!(fixture.table.count(), 10);
     for (asked, ports) in [
         ("stage=prod type=std", vec![1, 2, 3, 4]),
         ("stage=prod type=bigmem", vec![5, 6]),

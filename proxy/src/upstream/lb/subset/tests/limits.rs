@@ -31,7 +31,7 @@ fn subsets_are_bounded_and_compared_with_the_last() {
     let settings = settings(vec![selector(&["n"], None)], SubsetFallback::None);
     let fixture = Fixture::new(settings.clone(), &[all]);
     assert_eq!(
-        (fixture.table.len(), fixture.table.dropped),
+        (fixture.table.count(), fixture.table.dropped),
         (MAX_SUBSETS, 10)
     );
     let few = Fixture::new(settings, &[priority(&["n=1", "n=x"].map(parsed))]);
@@ -45,7 +45,7 @@ fn subsets_are_bounded_and_compared_with_the_last() {
     let mut settings = Fixture::settings(&["a", "b", "c", "d"]);
     settings.list_as_any = true;
     let fixture = Fixture::new(settings, &[priority(&[metadata(&wide)])]);
-    assert_eq!(fixture.table.len(), MAX_OF_ENDPOINT);
+    assert_eq!(fixture.table.count(), MAX_OF_ENDPOINT);
 }
 
 #[test]
