@@ -1,8 +1,9 @@
 //! The composition root: builds everything in order, runs it, ends it. No globals.
 //!
-//! - this file: the order of construction; `build`: registry, compiler; `certificates`: the proxy's
-//!   own; `checks`: active health checks; `statics`: the first snapshot; `workers`: their threads; `end`: signals, drain, exit;
-//!   `listening`: whether the app beside the proxy still listens
+//! - this file: the order of construction; `flags`: what the command line asks of the process; `build`:
+//!   registry, compiler; `certificates`: the proxy's own; `checks`: active health checks; `statics`: the
+//!   first snapshot; `workers`: their threads; `end`: signals, drain, exit; `listening`: whether the app
+//!   beside the proxy still listens
 //! - `logging`: diagnostics, their level changed at run time; `maintenance`: periodic work for
 //!   clusters; `supervisor`: tasks of the control thread, restarted after a panic
 //!
@@ -13,6 +14,7 @@ mod build;
 mod certificates;
 mod checks;
 mod end;
+mod flags;
 mod listening;
 mod logging;
 pub mod maintenance;
@@ -116,34 +118,12 @@ pub fn run(bootstrap: Bootstrap, process: &Process, logs: Logs) -> Result<(), Ap
     ended
 }
 
-/// Envoy's flags that concern the process itself.
-fn apply_flags(process: &Process) -> std::io::Result<()> {
-    for (flag, why) in process.envoy.without_effect() {
-        tracing::warn!("{flag} has no effect: {why}");
-    }
-    if process.envoy.enable_core_dump {
-        let dumpable = rustix::process::DumpableBehavior::Dumpable;
-        rustix::process::set_dumpable_behavior(dumpable)?;
-    }
-    Ok(())
-}
-
-/// For `--admin-address-path`.
-fn write_admin_address(process: &Process, bootstrap: &Bootstrap) -> Result<(), AppError> {
-    match (&process.envoy.admin_address_path, bootstrap.admin) {
-        (Some(path), Some(address)) => {
-            std::fs::write(path, address.to_string()).map_err(AppError::AdminAddress)
-        }
-        _ => Ok(()),
-    }
-}
-
 async fn serve_until_shutdown(
     bootstrap: Bootstrap,
     process: &Process,
     logs: Logs,
 ) -> Result<(), AppError> {
-    apply_flags(process)?;
+    flags::apply(process)?;
     let started = (SystemTime::now(), Instant::now());
     let drain = Arc::new(Drain::default());
     let mut tasks = JoinSet::new();
@@ -181,7 +161,7 @@ async fn serve_until_shutdown(
         bootstrap: bootstrap.message.encode_to_vec().into(),
         statics,
         node: wire_node(&bootstrap.node),
-        options: options(process),
+        options: flags::options(process),
         listening: watched,
         started: started.0,
         since: started.1,
@@ -189,7 +169,7 @@ async fn serve_until_shutdown(
     start_inspect(&bootstrap, &admin, &telemetry, demand.clone(), &mut tasks)?;
     let local = &telemetry.local;
     open_ports(&bootstrap, &admin, local, demand.clone(), &mut tasks).await?;
-    write_admin_address(process, &bootstrap)?;
+    flags::write_admin_address(process, &bootstrap)?;
     maintenance::warm(&store, &resolver).await;
     tasks.spawn(jwks::run(remote_keys, store.clone()));
     tasks.spawn(maintenance::keep_running(store.clone(), resolver));
@@ -387,15 +367,6 @@ async fn open_ports(
 
 fn workers_of(process: &Process) -> usize {
     concurrency::workers(process.concurrency, process.envoy.cpuset_threads)
-}
-
-fn options(process: &Process) -> serde_json::Value {
-    serde_json::json!({
-        "concurrency": workers_of(process),
-        "log_level": process.log_level.as_filter(),
-        "drain_time": format!("{}s", process.drain_time_s),
-        "mode": format!("{:?}", process.mode),
-    })
 }
 
 /// Where a static cluster leads.

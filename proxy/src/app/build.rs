@@ -12,6 +12,7 @@ use xds_proto::google::protobuf::value::Kind as Value;
 use super::logging::Logs;
 use super::{AppError, statics, target};
 use crate::bootstrap::{Bootstrap, capacity};
+use crate::config::compile::values::locality;
 use crate::config::compile::{Compiler, SecretStore, SnapshotStep};
 use crate::drain::Drain;
 use crate::metrics::edge::Peer;
@@ -22,6 +23,7 @@ use crate::probe::Prober;
 use crate::snapshot::{Snapshot, Store};
 use crate::telemetry::calls::Telemetry;
 use crate::upstream::dns::Resolver;
+use crate::upstream::local::NodePlace;
 use crate::xds::channel::ManagementServer;
 use crate::xds::resource_type::{Key, ResourceType};
 
@@ -58,6 +60,8 @@ impl Core {
         let mut compiler = Compiler::new(&registry, logs.sinks.clone(), secrets.clone())?;
         compiler.set_drain_time(drain_time);
         compiler.answer_health_checks(drain.health().clone(), &bootstrap.node.cluster);
+        let locality = bootstrap.node.locality.as_ref().map(locality);
+        compiler.set_place(NodePlace::new(locality, &bootstrap.local_cluster));
         let store = Arc::new(Store::new(Snapshot::default()));
         compiler.limit_connections(bootstrap.limits.global, &bootstrap.limits.listeners);
         if let Some(limit) = &bootstrap.extensions.connections {

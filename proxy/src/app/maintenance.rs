@@ -1,6 +1,6 @@
 //! Periodic work for clusters, on the control thread: DNS resolution, outlier detection intervals,
-//! the end of ejections, tables of clusters that balance by hash. One task serves each cluster when
-//! it is due.
+//! the end of ejections, weights of new endpoints, tables of clusters that balance by hash, and what
+//! depends on the local cluster. One task serves each cluster when it is due.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -29,6 +29,8 @@ struct Due {
     /// The last lookup; the next waits for it.
     resolving: Option<JoinHandle<()>>,
     sweep: Option<Instant>,
+    /// Endpoints slow-start.
+    ramp: Option<Instant>,
 }
 
 /// Resolves the names of clusters before listeners that lead to them open.
@@ -58,11 +60,11 @@ pub async fn run(store: &Store, resolver: &Resolver) {
         resolver.retain(&names(&due));
         let next = due
             .values()
-            .flat_map(|d| [d.resolve, d.sweep])
+            .flat_map(|d| [d.resolve, d.sweep, d.ramp])
             .flatten()
             .min();
-        let hashing = due.values().find(|due| due.cluster.lb.is_hash());
-        let rebuild = hashing.map(|due| due.cluster.rebuild.clone());
+        let kept = due.values().find(|due| due.cluster.needs_upkeep());
+        let rebuild = kept.map(|due| due.cluster.rebuild.clone());
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = sleep_until(next) => {}
@@ -85,7 +87,7 @@ async fn sleep_until(next: Option<Instant>) {
     }
 }
 
-/// A worker ejected an endpoint of a cluster that balances by hash.
+/// A balance has to be computed ([`Cluster::rebuild`]).
 async fn notified(rebuild: Option<&Notify>) {
     match rebuild {
         Some(rebuild) => rebuild.notified().await,
@@ -107,12 +109,13 @@ fn take_over(due: &mut HashMap<Name, Due>, before: &Clusters, clusters: &Cluster
         due.remove(name);
         let resolve = matches!(cluster.discovery, Discovery::Dns { .. });
         let sweep = cluster.outlier.as_ref().map(|config| now + config.interval);
-        if resolve || sweep.is_some() {
+        if resolve || sweep.is_some() || cluster.needs_upkeep() {
             let entry = Due {
                 cluster: cluster.clone(),
                 resolve: resolve.then_some(now),
                 resolving: None,
                 sweep,
+                ramp: None,
             };
             due.insert(name.clone(), entry);
         }
@@ -130,7 +133,8 @@ fn names(due: &HashMap<Name, Due>) -> HashSet<&str> {
 
 impl Due {
     fn work(&mut self, resolver: &Resolver, now: Instant) {
-        self.cluster.rebuild_tables();
+        self.cluster.keep_current();
+        self.keep_ramping(now);
         if let (Some(at), Discovery::Dns { refresh, .. }) = (self.resolve, &self.cluster.discovery)
             && at <= now
         {
@@ -147,5 +151,15 @@ impl Due {
             self.sweep = Some(now + config.interval);
             self.cluster.sweep_outliers(now, &mut fastrand::Rng::new());
         }
+    }
+
+    /// Computes weights while endpoints slow-start, and once after that.
+    fn keep_ramping(&mut self, now: Instant) {
+        if self.ramp.is_some_and(|at| at <= now) {
+            self.cluster.refresh();
+            self.ramp = None;
+        }
+        let interval = self.cluster.ramp_interval();
+        self.ramp = interval.map(|interval| self.ramp.unwrap_or(now + interval));
     }
 }

@@ -147,7 +147,7 @@ fn assemble(
         &mut limits,
     )?;
     limits.take_overload(at.field("overload_manager"), fields.overload_manager)?;
-    cluster_manager(at.field("cluster_manager"), fields.cluster_manager)?;
+    let local_cluster = cluster_manager(at.field("cluster_manager"), fields.cluster_manager)?;
     let (listeners, clusters, secrets) = match fields.static_resources {
         Some(pb::bootstrap::StaticResources {
             listeners,
@@ -157,6 +157,12 @@ fn assemble(
         None => Default::default(),
     };
     let named = |name: &str| clusters.iter().any(|cluster| cluster.name == name);
+    if !local_cluster.is_empty() && !named(&local_cluster) {
+        let at = at.field("cluster_manager");
+        return at.field("local_cluster_name").fail(format_args!(
+            "no cluster {local_cluster:?} is among the static ones"
+        ));
+    }
     let dynamic = at.field("dynamic_resources");
     let ads = dynamic::resources(dynamic, fields.dynamic_resources, &named)?;
     Ok(Bootstrap {
@@ -169,6 +175,7 @@ fn assemble(
         listeners,
         clusters,
         secrets,
+        local_cluster,
         ads,
         limits,
         message: message.clone(),
@@ -314,7 +321,11 @@ fn socket(at: At<'_>, address: &core::Address) -> Result<SocketAddr, CompileErro
     Ok(SocketAddr::new(ip(at.field("address"), address)?, number))
 }
 
-fn cluster_manager(at: At<'_>, manager: &Option<pb::ClusterManager>) -> Result<(), CompileError> {
+/// The name of the local cluster; empty: there is none.
+fn cluster_manager(
+    at: At<'_>,
+    manager: &Option<pb::ClusterManager>,
+) -> Result<String, CompileError> {
     let Some(pb::ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -323,11 +334,10 @@ fn cluster_manager(at: At<'_>, manager: &Option<pb::ClusterManager>) -> Result<(
         enable_deferred_cluster_creation,
     }) = manager
     else {
-        return Ok(());
+        return Ok(String::new());
     };
     unsupported!(
         at,
-        local_cluster_name,
         outlier_detection,
         upstream_bind_config,
         load_stats_config
@@ -336,5 +346,5 @@ fn cluster_manager(at: At<'_>, manager: &Option<pb::ClusterManager>) -> Result<(
         "clusters cost next to nothing before they are used",
         enable_deferred_cluster_creation
     );
-    Ok(())
+    Ok(local_cluster_name.clone())
 }

@@ -56,6 +56,8 @@ pub struct Bootstrap {
     pub listeners: Vec<Listener>,
     pub clusters: Vec<Cluster>,
     pub secrets: Vec<Secret>,
+    /// `cluster_manager.local_cluster_name`, one of the static clusters; empty: there is none.
+    pub local_cluster: String,
     /// `None`: everything there is, is static.
     pub ads: Option<Ads>,
     pub extensions: Extensions,

@@ -153,7 +153,7 @@ fn what_cannot_be_done_is_refused_with_its_path() {
         ("layered_runtime: {layers: [{name: a, rtds_layer: {name: x}}]}".to_owned(), "layered_runtime.layers[0].rtds_layer: is not supported"),
         ("overload_manager: {resource_monitors: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig}}]}".to_owned(), "overload_manager.resource_monitors[0].typed_config: extension envoy.extensions.resource_monitors.fixed_heap"),
         ("bootstrap_extensions: [{name: x, typed_config: {\"@type\": type.googleapis.com/google.protobuf.Struct, value: {}}}]".to_owned(), "bootstrap_extensions[0].typed_config: the bootstrap extension google.protobuf.Struct"),
-        ("cluster_manager: {local_cluster_name: x}".to_owned(), "cluster_manager.local_cluster_name: is not supported"),
+        ("cluster_manager: {local_cluster_name: x}".to_owned(), "cluster_manager.local_cluster_name: no cluster \"x\""),
     ];
     for (text, start) in cases {
         let error = refused(&text);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Name;
-use super::endpoint::{HealthStatus, TransportMetadata, Workload};
+use super::balancing::{LocalityPolicy, SlowStart, SubsetSettings};
+use super::endpoint::{AssignmentPolicy, HealthStatus, LbMetadata, TransportMetadata, Workload};
 use super::hash::HashPolicy;
 use super::health::{EndpointCheck, HealthCheck};
 use super::http::Http2Options;
@@ -21,6 +22,10 @@ pub struct ClusterDef {
     pub discovery: Discovery,
     pub connect_timeout: Duration,
     pub lb: LbPolicy,
+    pub slow_start: Option<SlowStart>,
+    pub locality: LocalityPolicy,
+    /// `None`: there are no subsets.
+    pub subsets: Option<Arc<SubsetSettings>>,
     /// How requests are hashed, in place of the routes' own hash policies.
     pub hash_policy: Option<Arc<HashPolicy>>,
     /// `common_lb_config.override_host_status`: what a session's endpoint may be.
@@ -52,6 +57,8 @@ pub struct ClusterDef {
     pub removes_healthy_hosts: bool,
     /// Circuit breakers.
     pub thresholds: Thresholds,
+    /// `common_lb_config`: requests get no connection from before endpoints came or went.
+    pub close_connections_on_host_set_change: bool,
     /// `common_lb_config.healthy_panic_threshold` in percent; Envoy's default is 50.
     pub panic_threshold: u8,
     /// Route-level default when a route has no retry policy of its own.
@@ -102,8 +109,7 @@ impl Default for Thresholds {
 pub enum Discovery {
     Static {
         hosts: Vec<LbEndpoint>,
-        /// Percent.
-        overprovisioning: u32,
+        policy: AssignmentPolicy,
     },
     Eds {
         service_name: Name,
@@ -112,8 +118,7 @@ pub enum Discovery {
     Dns {
         logical: bool,
         hosts: Vec<LbEndpoint>,
-        /// Percent.
-        overprovisioning: u32,
+        policy: AssignmentPolicy,
         refresh: Duration,
         family: AddressFamily,
     },
@@ -132,6 +137,10 @@ pub struct LbEndpoint {
     pub weight: u32,
     pub priority: u32,
     pub locality: Option<Name>,
+    /// The weight of its locality; 0 where it has none.
+    pub locality_weight: u32,
+    /// What subsets are formed by.
+    pub lb_metadata: Option<Arc<LbMetadata>>,
     pub transport_metadata: Arc<TransportMetadata>,
     pub tunnel_port: Option<u16>,
     /// `filter_metadata`, Envoy's `envoy.lb: {hash_key: …}`.

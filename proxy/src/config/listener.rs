@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Name;
 use super::access_log::{AccessLog, Format};
+use super::balancing::SubsetCriteria;
 use super::cidr::Cidr;
 use super::http::HttpConnectionManager;
 use super::policy::Rbac;
@@ -199,6 +200,8 @@ impl TunnelOptions {
 /// envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.
 pub struct TcpProxy {
     pub target: TcpTarget,
+    /// For clusters that have subsets.
+    pub subset: Option<Arc<SubsetCriteria>>,
     /// `None` when switched off by 0.
     pub idle_timeout: Option<Duration>,
     /// `max_downstream_connection_duration`; `None`: no bound.
@@ -223,5 +226,13 @@ pub struct Tunneling {
 pub enum TcpTarget {
     Cluster(ClusterRef),
     /// Cumulative weights: the first entry whose bound exceeds a number drawn below the last.
-    Weighted(Vec<(u64, ClusterRef)>),
+    Weighted(Vec<WeightedTcpCluster>),
+}
+
+pub struct WeightedTcpCluster {
+    /// Cumulative.
+    pub bound: u64,
+    pub cluster: ClusterRef,
+    /// The proxy's own included; `None`: as the proxy has it.
+    pub subset: Option<Arc<SubsetCriteria>>,
 }

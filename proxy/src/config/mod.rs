@@ -4,7 +4,7 @@
 //! - `listener`, `http`, `route`, `cluster`, `endpoint`, `secret`, `policy`: one file per resource,
 //!   named as in the control plane's `translate/` and in `compile/`
 //! - `filter`: HTTP filters, and the routes' overrides of them
-//! - `hash`: how requests are hashed for balancing
+//! - `balancing`: slow start, localities, subsets; `hash`: how requests are hashed for balancing
 //! - `access_log`: compiled formats; `local_reply`: changes of responses made here; `outlier`: settings
 //!   of outlier detection; `health`: of active health checks
 //! - `name`: DNS names of the mesh; `cidr`: ranges of addresses
@@ -15,6 +15,7 @@
 //! atomics, patterns to automata. A request looks up no strings but its own host and path.
 
 pub mod access_log;
+pub mod balancing;
 pub mod cidr;
 pub mod cluster;
 pub mod compile;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Name;
+use super::balancing::SubsetCriteria;
 use super::filter::{FilterOverrides, RateLimit, RouteRateLimits};
 use super::hash::HashPolicy;
 use crate::config::ClusterRef;
@@ -111,6 +112,8 @@ pub struct RouteAction {
     pub retry: Option<Arc<RetryPolicy>>,
     /// For clusters that balance by hash.
     pub hash_policy: Option<Arc<HashPolicy>>,
+    /// For clusters that have subsets.
+    pub subset: Option<Arc<SubsetCriteria>>,
     /// Overrides per upgrade type.
     pub upgrades: Vec<UpgradeOverride>,
     pub rate_limits: RouteRateLimits,
@@ -131,6 +134,8 @@ pub enum ClusterSpecifier {
 pub struct WeightedCluster {
     pub bound: u64,
     pub cluster: ClusterRef,
+    /// The route's own included; `None`: as the route has it.
+    pub subset: Option<Arc<SubsetCriteria>>,
     pub host_rewrite: Option<Box<str>>,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,

@@ -13,7 +13,7 @@ mod http;
 
 use super::question::Question;
 use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
-use crate::config::listener::{FilterChain, TcpTarget, TerminalFilter};
+use crate::config::listener::{FilterChain, TcpProxy, TcpTarget, TerminalFilter};
 use crate::listener::authorisation;
 use crate::listener::chain;
 use crate::listener::entry::{self, LookUp, look_up};
@@ -125,7 +125,7 @@ fn walk(snapshot: &Snapshot, question: &Question, decisions: &mut Decisions) {
             let why = "connections inside this one are served as if they had come by themselves";
             decisions.push("chain", Outcome::Chosen, &chain.name, why);
         }
-        TerminalFilter::Tcp(proxy) => tcp(&context, &proxy.target, decisions),
+        TerminalFilter::Tcp(proxy) => tcp(&context, proxy, decisions),
         TerminalFilter::Http(manager) => match &question.request {
             Some(request) => http::http(&context, manager, request, decisions),
             None => {
@@ -203,12 +203,13 @@ fn push_policy(decision: &policy::RbacDecision, what: &str, decisions: &mut Deci
     }
 }
 
-fn tcp(context: &ExplainContext<'_>, target: &TcpTarget, decisions: &mut Decisions) {
-    if matches!(target, TcpTarget::Weighted(_)) {
+fn tcp(context: &ExplainContext<'_>, proxy: &TcpProxy, decisions: &mut Decisions) {
+    if matches!(proxy.target, TcpTarget::Weighted(_)) {
         let why = "weighted: one draw of several is shown";
         decisions.push("route", Outcome::Info, "", why);
     }
-    let link = dial::target(target, &mut fastrand::Rng::new())
+    let (target, subset) = dial::target(proxy, &mut fastrand::Rng::new()).unzip();
+    let link = target
         .and_then(|at| usize::try_from(at.0).ok())
         .and_then(|at| context.listener.clusters.get(at));
     match link {
@@ -219,7 +220,9 @@ fn tcp(context: &ExplainContext<'_>, target: &TcpTarget, decisions: &mut Decisio
             };
             cluster::cluster(
                 &link.name,
-                link.target.as_ref(),
+                link.target
+                    .as_ref()
+                    .map(|cluster| (cluster, subset.flatten())),
                 context,
                 &outcomes,
                 decisions,

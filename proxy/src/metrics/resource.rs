@@ -29,9 +29,14 @@ impl ByType {
 
     /// `index`: of the type, below how many there are; `label`: its name.
     pub fn inc(&self, index: usize, label: &'static str) {
-        if let Some(series) = self.series.get(index) {
+        self.add(index, label, 1);
+    }
+
+    /// The same, for several events at once.
+    pub fn add(&self, index: usize, label: &'static str, count: usize) {
+        if let Some(series) = self.series.get(index).filter(|_| count > 0) {
             let make = || (self.family.with_label_values(&[&*self.name, label]), label);
-            series.get_or_init(make).0.inc();
+            series.get_or_init(make).0.inc_by(count as u64);
         }
     }
 }
@@ -208,6 +213,8 @@ resource_metrics! {
             "Outliers that were not ejected because max_ejection_percent was reached.";
         no_endpoint = "anyam_cluster_no_endpoint_total",
             "Picks without a healthy endpoint.";
+        healthy_panic = "anyam_cluster_lb_healthy_panic_total",
+            "Picks that disregarded health because too few endpoints are healthy.";
         speculative = "anyam_cluster_speculative_dials_total",
             "Connections dialled before the client spoke.";
     }
@@ -221,12 +228,17 @@ resource_metrics! {
         members_degraded = "anyam_cluster_endpoints_degraded", "Endpoints that are degraded.";
         members_excluded = "anyam_cluster_endpoints_excluded",
             "Endpoints without which shares of healthy ones are counted.";
+        subsets_active = "anyam_cluster_lb_subsets_active", "Subsets of endpoints.";
     }
     typed {
         ejections_detected = "anyam_cluster_outlier_detection_ejections_detected_total",
             "Outliers found, by detector, whether or not they were ejected.";
         ejections_enforced = "anyam_cluster_outlier_detection_ejections_enforced_total",
             "Endpoints ejected, by detector.";
+        zones = "anyam_cluster_lb_zone_total",
+            "Zone-aware routing: decisions of picks, and what stood in its way.";
+        subsets = "anyam_cluster_lb_subsets_total",
+            "Subsets created and removed, picks that selected one or fell back.";
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use crate::bug;
 use crate::config::ClusterRef;
 use crate::config::access_log::Format;
+use crate::config::balancing::SubsetCriteria;
 use crate::config::cluster::{Discovery, Transport};
 use crate::config::hash::HashInput;
 use crate::config::listener::{TcpProxy, TcpTarget, Tunneling};
@@ -115,8 +116,9 @@ pub async fn dial(
     origin: &Origin<'_>,
 ) -> Result<Dialled, DialFailure> {
     let mut random = fastrand::Rng::new();
-    let reference = target(&proxy.target, &mut random);
+    let (reference, subset) = target(proxy, &mut random).unzip();
     let link = reference.and_then(|reference| links.get(usize::try_from(reference.0).ok()?));
+    let subset = subset.flatten();
     let Some(cluster) = link.and_then(|link| link.target.clone()) else {
         let name = link.map_or("", |link| &*link.name);
         let why = format!("cluster `{name}` is not known");
@@ -124,7 +126,14 @@ pub async fn dial(
     };
     let mut tried = Vec::new();
     loop {
-        match attempt(worker, pools, &cluster, proxy, &tried, origin, &mut random).await {
+        let select = PickFor {
+            exclude: &tried,
+            original_dst: origin.original_dst,
+            hash: hash(&cluster, proxy, origin),
+            session: None,
+            subset,
+        };
+        match attempt(worker, pools, &cluster, proxy, select, origin, &mut random).await {
             Ok(mut dialled) => {
                 let failed = u32::try_from(tried.len()).unwrap_or(u32::MAX);
                 dialled.attempts = dialled.attempts.saturating_add(failed);
@@ -145,15 +154,20 @@ pub async fn dial(
     }
 }
 
-/// The cluster that a connection goes to.
-pub(crate) fn target(target: &TcpTarget, random: &mut fastrand::Rng) -> Option<ClusterRef> {
-    match target {
-        TcpTarget::Cluster(reference) => Some(*reference),
+/// The cluster that a connection goes to, and what it asks of the endpoint's metadata.
+pub(crate) fn target<'p>(
+    proxy: &'p TcpProxy,
+    random: &mut fastrand::Rng,
+) -> Option<(ClusterRef, Option<&'p Arc<SubsetCriteria>>)> {
+    let own = proxy.subset.as_ref();
+    match &proxy.target {
+        TcpTarget::Cluster(reference) => Some((*reference, own)),
         TcpTarget::Weighted(entries) => {
-            let (total, last) = entries.last()?;
-            let drawn = random.u64(..(*total).max(1));
-            let entry = entries.iter().find(|(bound, _)| drawn < *bound);
-            Some(entry.map_or(*last, |(_, reference)| *reference))
+            let last = entries.last()?;
+            let drawn = random.u64(..last.bound.max(1));
+            let entry = entries.iter().find(|entry| drawn < entry.bound);
+            let entry = entry.unwrap_or(last);
+            Some((entry.cluster, entry.subset.as_ref().or(own)))
         }
     }
 }
@@ -163,31 +177,21 @@ async fn attempt(
     pools: &Pools,
     cluster: &Arc<Cluster>,
     proxy: &TcpProxy,
-    exclude: &[SocketAddr],
+    select: PickFor<'_>,
     origin: &Origin<'_>,
     random: &mut fastrand::Rng,
 ) -> Result<Dialled, DialFailure> {
     let metrics = &cluster.metrics;
-    let picked = cluster
-        .pick(
-            PickFor {
-                exclude,
-                original_dst: origin.original_dst,
-                hash: hash(cluster, proxy, origin),
-                session: None,
-            },
-            random,
-        )
-        .map_err(|none| {
-            metrics.no_endpoint.inc();
-            let flags = match none {
-                NoEndpoint::NoOriginalDestination => ResponseFlags::NO_ROUTE_FOUND,
-                NoEndpoint::Warming | NoEndpoint::Unhealthy | NoEndpoint::SessionEndpointGone => {
-                    ResponseFlags::NO_HEALTHY_UPSTREAM
-                }
-            };
-            DialFailure::new(flags, none.to_string())
-        })?;
+    let picked = cluster.pick(select, random).map_err(|none| {
+        metrics.no_endpoint.inc();
+        let flags = match none {
+            NoEndpoint::NoOriginalDestination => ResponseFlags::NO_ROUTE_FOUND,
+            NoEndpoint::Warming | NoEndpoint::Unhealthy | NoEndpoint::SessionEndpointGone => {
+                ResponseFlags::NO_HEALTHY_UPSTREAM
+            }
+        };
+        DialFailure::new(flags, none.to_string())
+    })?;
     let endpoint = picked.endpoint;
     let place = place(worker, pools, cluster, &endpoint, origin.limit).await;
     let place = place.map_err(|why| {

@@ -10,14 +10,17 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use super::checks::ClusterChecks;
-use super::lb::{Balance, PickInput, RoundRobinCursor};
+use super::lb::subset::SubsetPick;
+use super::lb::{PickInput, RoundRobinCursor};
 use super::limits::CircuitBreakers;
+use super::local::NodePlace;
 use super::outlier::{AttemptResult, Detection, DetectionResult, Detector};
+use crate::config::balancing::SubsetCriteria;
 use crate::config::cluster::ClusterDef;
 use crate::config::cluster::{Discovery, Transport};
 use crate::config::endpoint::HealthStatus;
 use crate::metrics::ClusterMetrics;
-use crate::upstream::endpoint::{AddressIndex, Endpoint, EndpointSet, Priority};
+use crate::upstream::endpoint::{Endpoint, EndpointSet};
 
 /// A cluster at run time: its settings, and their state.
 pub struct Cluster {
@@ -38,8 +41,11 @@ pub struct Cluster {
     pub checks: Option<Arc<ClusterChecks>>,
     /// Endpoints were ejected, and its tables still have them.
     pub stale: AtomicBool,
-    /// Notified when a cluster's tables are stale; one for all clusters.
+    /// Notified when a cluster's balance has to be computed by the control thread: its tables are
+    /// stale, new endpoints slow-start, the local cluster changed; one for all clusters.
     pub rebuild: Arc<Notify>,
+    /// Where the proxy is; one for all clusters.
+    pub place: Arc<NodePlace>,
     /// The pointer that an EDS update swaps; read once per request.
     pub endpoints: ArcSwap<EndpointSet>,
 }
@@ -67,6 +73,8 @@ pub struct PickFor<'a> {
     pub hash: Option<u64>,
     /// The endpoint of the session to which the request belongs.
     pub session: Option<SessionEndpoint>,
+    /// What it asks of the endpoint's metadata, where the cluster has subsets.
+    pub subset: Option<&'a Arc<SubsetCriteria>>,
 }
 
 /// The endpoint that a session began with.
@@ -109,7 +117,7 @@ impl Cluster {
         what: PickFor<'_>,
         random: &mut fastrand::Rng,
     ) -> Result<Picked, NoEndpoint> {
-        self.pick_by(&self.turn, what, random)
+        self.pick_by(what, false, random)
     }
 
     /// What [`Cluster::pick`] could choose now. Nothing changes by it: the next pick chooses as if
@@ -122,13 +130,13 @@ impl Cluster {
         what: PickFor<'_>,
         random: &mut fastrand::Rng,
     ) -> Result<Picked, NoEndpoint> {
-        self.pick_by(&self.turn.copy(), what, random)
+        self.pick_by(what, true, random)
     }
 
     fn pick_by(
         &self,
-        turn: &RoundRobinCursor,
         what: PickFor<'_>,
+        peek: bool,
         random: &mut fastrand::Rng,
     ) -> Result<Picked, NoEndpoint> {
         if let Discovery::OriginalDst { port_override } = self.discovery {
@@ -153,15 +161,33 @@ impl Cluster {
             } else {
                 0
             },
+            peek,
         };
-        let choice = set
-            .balance
-            .pick(self.lb, turn, input, random)
-            .ok_or(if set.ready {
-                NoEndpoint::Unhealthy
-            } else {
-                NoEndpoint::Warming
-            })?;
+        let choice = match &set.subsets {
+            None => set.balance.pick(self.lb, &self.turn, input, random),
+            Some(subsets) => {
+                let what = SubsetPick {
+                    policy: self.lb,
+                    all: &set.balance,
+                    turn: &self.turn,
+                    criteria: what.subset,
+                    input,
+                };
+                let (choice, counts) = subsets.pick(&what, random);
+                if !peek {
+                    self.count_subsets(&counts);
+                }
+                choice
+            }
+        };
+        let choice = choice.ok_or(if set.ready {
+            NoEndpoint::Unhealthy
+        } else {
+            NoEndpoint::Warming
+        })?;
+        if !peek {
+            self.count_choice(&choice);
+        }
         Ok(Picked {
             endpoint: choice.endpoint,
             priority: choice.priority,
@@ -260,7 +286,7 @@ impl Cluster {
         found.iter().for_each(|detection| self.note(detection));
         if found.iter().any(|d| d.result == DetectionResult::Ejected) {
             // This is a worker, and tables take long to build.
-            if self.lb.is_hash() {
+            if self.lb.is_hash() || self.subsets.is_some() {
                 self.stale.store(true, Relaxed);
                 self.rebuild.notify_one();
             } else {
@@ -284,13 +310,6 @@ impl Cluster {
         let config = self.outlier.as_ref();
         config.is_some_and(|config| config.uneject_on_success)
             && self.detector.uneject(&endpoint.state)
-    }
-
-    /// Builds tables that have become stale. For the control thread.
-    pub fn rebuild_tables(&self) {
-        if self.stale.swap(false, Relaxed) {
-            self.refresh();
-        }
     }
 
     fn note(&self, detection: &Detection) {
@@ -329,50 +348,5 @@ impl Cluster {
         let first = all.next();
         let drains = |endpoint: &Arc<Endpoint>| endpoint.health == HealthStatus::Draining;
         first.is_some_and(drains) && all.all(drains)
-    }
-
-    /// Publishes new endpoints.
-    pub fn set_endpoints(&self, priorities: Vec<Priority>, overprovisioning: u32) {
-        self.replace(|before| EndpointSet {
-            balance: Balance::new(&priorities, overprovisioning, self.panic_threshold)
-                .with_tables(self.lb),
-            priorities: priorities.clone(),
-            version: before.version.wrapping_add(1),
-            overprovisioning,
-            ready: true,
-            by_address: AddressIndex::new(&priorities),
-        });
-        if let Some(checks) = &self.checks {
-            checks.endpoints_changed();
-        }
-    }
-
-    /// Works the balance out again, after an ejection or its end, or a change of active health.
-    pub fn refresh(&self) {
-        let ejected = self.detector.ejected();
-        self.metrics.ejections_active.set(ejected.into());
-        self.replace(|before| {
-            let (priorities, by_address) = before.staying();
-            let balance = Balance::new(&priorities, before.overprovisioning, self.panic_threshold);
-            EndpointSet {
-                balance: balance.with_tables(self.lb),
-                priorities,
-                version: before.version.wrapping_add(1),
-                overprovisioning: before.overprovisioning,
-                ready: before.ready,
-                by_address,
-            }
-        });
-    }
-
-    fn replace(&self, next: impl Fn(&EndpointSet) -> EndpointSet) {
-        // Workers eject while the control thread replaces: the second of two concurrent updates
-        // retries.
-        self.endpoints.rcu(|before| Arc::new(next(before)));
-        let count = self.endpoints.load().members();
-        self.metrics.members.set(count.total);
-        self.metrics.members_healthy.set(count.healthy);
-        self.metrics.members_degraded.set(count.degraded);
-        self.metrics.members_excluded.set(count.excluded);
     }
 }

@@ -195,7 +195,7 @@ fn publish(cluster: &Cluster, previous: Option<&Cluster>, found: &[Option<BTreeS
     let Discovery::Dns {
         logical,
         hosts,
-        overprovisioning,
+        policy,
         family,
         ..
     } = &cluster.discovery
@@ -215,9 +215,9 @@ fn publish(cluster: &Cluster, previous: Option<&Cluster>, found: &[Option<BTreeS
         Some(previous) if !now.ready => previous.endpoints.load_full(),
         _ => now.clone(),
     };
-    let next = bind(cluster, resolved, &before);
+    let next = bind(cluster, resolved, &before, Instant::now());
     if !now.ready || !are_same(&next, &now.priorities) {
-        cluster.set_endpoints(next, *overprovisioning);
+        cluster.set_endpoints(next, *policy);
     }
 }
 
@@ -227,6 +227,7 @@ fn are_same(a: &[Priority], b: &[Priority]) -> bool {
         (a.address, a.weight, a.transport, a.tunnel_port, a.health)
             == (b.address, b.weight, b.transport, b.tunnel_port, b.health)
             && (&a.hash_key, &a.check, a.leaving) == (&b.hash_key, &b.check, b.leaving)
+            && (a.locality_weight, &a.lb_metadata) == (b.locality_weight, &b.lb_metadata)
             && (
                 &a.host_name,
                 &a.locality,

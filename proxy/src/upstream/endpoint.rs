@@ -2,11 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::host::HostState;
 use super::lb::Balance;
+use super::lb::subset::SubsetTable;
 use crate::config::Name;
-use crate::config::endpoint::{HealthStatus, TransportMetadata, Workload};
+use crate::config::endpoint::{
+    AssignmentPolicy, HealthStatus, LbMetadata, TransportMetadata, Workload,
+};
 use crate::config::health::EndpointCheck;
 
 /// envoy.config.endpoint.v3.ClusterLoadAssignment, compiled. Replaced whole, behind
@@ -17,13 +21,20 @@ pub struct EndpointSet {
     pub priorities: Vec<Priority>,
     /// Rises with each replacement.
     pub version: u64,
-    /// `policy.overprovisioning_factor` in percent; Envoy's default is 140.
-    pub overprovisioning: u32,
+    pub policy: AssignmentPolicy,
     /// False until the first assignment arrived: the cluster is warming.
     pub ready: bool,
     /// The endpoints that load balancing chooses from, by health and ejection. Derived from the
     /// fields above.
     pub balance: Balance,
+    /// Of clusters that have subsets; derived as well.
+    pub subsets: Option<SubsetTable>,
+    /// Until when some of the endpoints are new, where new ones slow-start; weights change meanwhile.
+    pub ramps_until: Option<Instant>,
+    /// When endpoints last came or went, where no older connection is to be used after that.
+    pub connections_from: Option<Instant>,
+    /// Of [`super::local::LocalCluster`], when the balance was computed.
+    pub local_version: u64,
     /// Where the endpoints of sessions are found.
     pub by_address: AddressIndex,
 }
@@ -105,6 +116,17 @@ impl EndpointSet {
         counts
     }
 
+    /// Whether both have endpoints at the same addresses.
+    pub fn has_same_addresses(&self, other: &[Priority]) -> bool {
+        let sorted = |priorities: &[Priority]| {
+            let all = priorities.iter().flat_map(|p| &p.endpoints);
+            let mut all: Vec<SocketAddr> = all.map(|endpoint| endpoint.address).collect();
+            all.sort_unstable();
+            all
+        };
+        sorted(&self.priorities) == sorted(other)
+    }
+
     pub fn len(&self) -> usize {
         self.priorities.iter().map(|p| p.endpoints.len()).sum()
     }
@@ -134,6 +156,10 @@ pub struct Endpoint {
     /// At least 1.
     pub weight: u32,
     pub locality: Option<Name>,
+    /// The weight of its locality; 0 where it has none.
+    pub locality_weight: u32,
+    /// What subsets are formed by; shared by endpoints with the same.
+    pub lb_metadata: Option<Arc<LbMetadata>>,
     /// The metadata that `transport_socket_matches` compare; shared by endpoints with the same.
     pub transport_metadata: Arc<TransportMetadata>,
     /// Index into [`crate::config::cluster::ClusterDef::transport`], chosen by metadata at compile time.
@@ -191,6 +217,8 @@ impl Endpoint {
             host_name: None,
             weight: 1,
             locality: None,
+            locality_weight: 0,
+            lb_metadata: None,
             transport_metadata: Arc::default(),
             transport: None,
             tunnel_port: None,

@@ -4,10 +4,12 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::health::FirstHealth;
 use super::host::HostState;
 use crate::config::cluster::{Discovery, LbEndpoint};
+use crate::config::endpoint::HealthStatus;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::{Endpoint, EndpointSet, Priority};
 
@@ -16,6 +18,7 @@ pub fn bind<'h>(
     cluster: &Cluster,
     hosts: impl IntoIterator<Item = (SocketAddr, &'h LbEndpoint)>,
     before: &EndpointSet,
+    now: Instant,
 ) -> Vec<Priority> {
     let known: HashMap<SocketAddr, &Arc<Endpoint>> = before
         .all()
@@ -34,11 +37,18 @@ pub fn bind<'h>(
             Some(endpoint) => endpoint.state.clone(),
             None => Arc::new(HostState::default()),
         };
+        // One that was not healthy before is new again.
+        let was_healthy = known.is_some_and(|before| before.health == HealthStatus::Healthy);
+        if cluster.slow_start.is_some() && !was_healthy {
+            state.begin_slow_start(now);
+        }
         let endpoint = Endpoint {
             address,
             host_name: host.host_name.clone(),
             weight: host.weight,
             locality: host.locality.clone(),
+            locality_weight: host.locality_weight,
+            lb_metadata: host.lb_metadata.clone(),
             transport: cluster.transport_for(&host.transport_metadata),
             transport_metadata: host.transport_metadata.clone(),
             tunnel_port: host.tunnel_port,
@@ -101,6 +111,8 @@ fn again(cluster: &Cluster, endpoint: &Endpoint) -> Endpoint {
         host_name: endpoint.host_name.clone(),
         weight: endpoint.weight,
         locality: endpoint.locality.clone(),
+        locality_weight: endpoint.locality_weight,
+        lb_metadata: endpoint.lb_metadata.clone(),
         transport: cluster.transport_for(&endpoint.transport_metadata),
         transport_metadata: endpoint.transport_metadata.clone(),
         tunnel_port: endpoint.tunnel_port,

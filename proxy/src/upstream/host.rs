@@ -1,8 +1,9 @@
 //! The state of one endpoint, carried over while its address stays. Shared by all workers.
 
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use super::health::ActiveHealth;
 use super::outlier::{Ejection, Rates};
@@ -16,6 +17,7 @@ pub struct HostState {
     pub(crate) consecutive_gateway: AtomicU32,
     pub(crate) consecutive_local: AtomicU32,
     pub(super) ejection: Mutex<Ejection>,
+    healthy_since: Mutex<Option<Instant>>,
     /// Shares of success, for outlier detection.
     pub rates: Rates,
     /// What active health checks found.
@@ -41,6 +43,18 @@ impl HostState {
 
     pub(super) fn set_ejected(&self, ejected: bool) {
         self.ejected.store(ejected, Relaxed);
+    }
+
+    /// When it last became healthy, where endpoints slow-start; `None`: it counts as old.
+    pub fn healthy_since(&self) -> Option<Instant> {
+        let since = self.healthy_since.lock();
+        *since.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It has come, or is healthy again, and slow-starts.
+    pub fn begin_slow_start(&self, now: Instant) {
+        let since = self.healthy_since.lock();
+        *since.unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
     /// Forgets failures in a row, as after an ejection ended.

@@ -1,10 +1,11 @@
 //! Clusters at run time.
 //!
-//! - `cluster`: picking an endpoint, publishing endpoints, reporting to outlier detection
+//! - `cluster`: picking an endpoint, reporting to outlier detection; `refresh`: publishing endpoints
+//!   and what balancing is computed to be; `local`: where the proxy itself is
 //! - `endpoint`: one, and the set of a cluster; `endpoints`: made for a cluster out of addresses,
 //!   state carried over
-//! - `lb`: priorities, panic, round robin, least request, random, ring hash, Maglev; `hash`: hashes
-//!   of requests and endpoints
+//! - `lb`: priorities, panic, localities, subsets, slow start; round robin, least request, random, ring
+//!   hash, Maglev; `hash`: hashes of requests and endpoints
 //! - `host`: the state of one endpoint; `health`, `checks`: what active health checks found of it,
 //!   and of a cluster; `limits`: circuit breakers; `outlier`: ejection
 //! - `connect`: dialling
@@ -33,4 +34,6 @@ pub mod health;
 pub mod host;
 pub mod lb;
 pub mod limits;
+pub mod local;
 pub mod outlier;
+mod refresh;

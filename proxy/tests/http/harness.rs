@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyam_proxy::bug;
+use anyam_proxy::config::balancing::LocalityPolicy;
 use anyam_proxy::config::cluster::Thresholds;
 use anyam_proxy::config::cluster::{
     ClusterDef, Discovery, LbPolicy, Transport, TransportMatch, UpstreamProtocol,
 };
-use anyam_proxy::config::endpoint::HealthStatus;
+use anyam_proxy::config::endpoint::{AssignmentPolicy, HealthStatus};
 use anyam_proxy::config::http::HttpConnectionManager;
 use anyam_proxy::config::listener::{
     ChainMatch, Direction, FilterChain, ListenerDef, ListenerFilters, SocketProtocol,
@@ -124,10 +125,13 @@ impl Setup {
             declared_by: None,
             discovery: Discovery::Static {
                 hosts: Vec::new(),
-                overprovisioning: 140,
+                policy: AssignmentPolicy::default(),
             },
             connect_timeout: Duration::from_secs(2),
             lb: LbPolicy::RoundRobin,
+            slow_start: None,
+            locality: LocalityPolicy::Ignored,
+            subsets: None,
             hash_policy: None,
             session_health: Default::default(),
             transport: vec![TransportMatch {
@@ -152,6 +156,7 @@ impl Setup {
             ignores_new_hosts: false,
             removes_healthy_hosts: false,
             thresholds: self.thresholds,
+            close_connections_on_host_set_change: false,
             panic_threshold: 50,
             retry: None,
             service: None,
@@ -168,6 +173,7 @@ impl Setup {
             checks: None,
             stale: Default::default(),
             rebuild: Arc::default(),
+            place: Arc::default(),
             endpoints: arc_swap::ArcSwap::from_pointee(EndpointSet::default()),
             def,
         };
@@ -181,7 +187,7 @@ impl Setup {
         let priority = Priority {
             endpoints: endpoints.collect(),
         };
-        cluster.set_endpoints(vec![priority], 140);
+        cluster.set_endpoints(vec![priority], AssignmentPolicy::default());
         cluster
     }
 

@@ -7,6 +7,7 @@
 //!   forwarded, and how
 //! - `again`, `life`, `lifecycle`, `bounds`, `starving`, `mirrors`: retries, mirrors, limits, the life
 //!   of a connection
+//! - `balanced`: what each endpoint gets while endpoints come and go
 //! - `hostile1`, `hostile2`, `strict`, `faults`, `floods`, `queued`: hostile peers
 //! - `compressed`, `decoded`: bodies of responses and of requests that a filter changes
 //! - `delayed`, `leaving`, `panics`: clients that disconnect, tasks that panic
@@ -15,6 +16,7 @@
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
 mod again;
+mod balanced;
 mod bounds;
 mod compressed;
 mod decoded;

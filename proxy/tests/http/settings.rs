@@ -55,6 +55,7 @@ pub fn forward() -> RouteAction {
         max_grpc_timeout: None,
         retry: None,
         hash_policy: None,
+        subset: None,
         upgrades: Vec::new(),
         rate_limits: RouteRateLimits::default(),
         mirrors: Vec::new(),

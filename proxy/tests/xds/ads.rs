@@ -239,6 +239,22 @@ pub fn endpoints(name: &str, version: &str, address: SocketAddr) -> pb::Resource
     resource(name, version, type_url::ENDPOINT, body)
 }
 
+/// The same, of any form; `of`: the `endpoints` of a ClusterLoadAssignment.
+pub fn localities(name: &str, version: &str, of: &Value) -> pb::Resource {
+    use xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+    let body = encoded::<ClusterLoadAssignment>(&json!({"cluster_name": name, "endpoints": of}));
+    resource(name, version, type_url::ENDPOINT, body)
+}
+
+/// `lb_endpoints` at these addresses.
+pub fn at(addresses: &[SocketAddr]) -> Value {
+    let one = |address: &SocketAddr| {
+        let (ip, port) = (address.ip().to_string(), address.port());
+        json!({"endpoint": {"address": {"socket_address": {"address": ip, "port_value": port}}}})
+    };
+    addresses.iter().map(one).collect()
+}
+
 fn assignment(name: &str, address: SocketAddr) -> Value {
     let address = json!({"socket_address": {
         "address": address.ip().to_string(), "port_value": address.port()}});

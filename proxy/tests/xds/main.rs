@@ -2,7 +2,8 @@
 //! what it does with bad input.
 //!
 //! - `ads`: the control plane; `process`: the proxy, and requests to it
-//! - `outlier`, `health`: what it does by its own clock
+//! - `outlier`, `health`, `slow_start`: what it does by its own clock; `zones`: what it does when the
+//!   local cluster changes
 //! - `bootstrap`: what else a bootstrap has
 //! - `warming`: static resources that lead to what comes over ADS
 //! - `acknowledged`: an ACK can be counted on
@@ -27,4 +28,6 @@ mod process;
     reason = "shared with the process tests, which use more of it"
 )]
 mod running;
+mod slow_start;
 mod warming;
+mod zones;

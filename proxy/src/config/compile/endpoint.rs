@@ -8,24 +8,25 @@ use xds_proto::envoy::config::core::v3 as core;
 use xds_proto::envoy::config::endpoint::v3 as pb;
 use xds_proto::google::protobuf::{Struct, value::Kind};
 
+use super::lb_metadata::{self, lb_metadata};
 use super::support::{
     At, CompileError, each, ignored, known, required, u32_opt, u32_or, unsupported,
 };
 use super::values::{filter_metadata, host_port, ip, string_metadata, text};
 use crate::config::Name;
 use crate::config::cluster::LbEndpoint;
-use crate::config::endpoint::{HealthStatus, TransportMetadata, Workload};
+use crate::config::endpoint::{
+    AssignmentPolicy, HealthStatus, LbMetadata, TransportMetadata, Workload,
+};
 use crate::config::health::EndpointCheck;
 
-/// Envoy's default for `overprovisioning_factor`, percent.
-const OVERPROVISIONING: u32 = 140;
 /// Priorities an assignment may have.
 const MAX_PRIORITY: u32 = 128;
 
 /// An assignment that is not bound to a cluster yet. Hosts may be names (DNS clusters).
 pub struct Assignment {
     pub hosts: Vec<LbEndpoint>,
-    pub overprovisioning: u32,
+    pub policy: AssignmentPolicy,
 }
 
 /// envoy.config.endpoint.v3.ClusterLoadAssignment.
@@ -43,7 +44,7 @@ pub fn assignment(at: At<'_>, m: &pb::ClusterLoadAssignment) -> Result<Assignmen
     for (index, m) in endpoints.iter().enumerate() {
         locality(at.index("endpoints", index), m, &mut interned, &mut hosts)?;
     }
-    let mut overprovisioning = OVERPROVISIONING;
+    let mut compiled = AssignmentPolicy::default();
     if let Some(m) = policy {
         let at = at.field("policy");
         let pb::cluster_load_assignment::Policy {
@@ -52,13 +53,16 @@ pub fn assignment(at: At<'_>, m: &pb::ClusterLoadAssignment) -> Result<Assignmen
             endpoint_stale_after,
             weighted_priority_health,
         } = m;
-        unsupported!(at, drop_overloads, weighted_priority_health);
+        unsupported!(at, drop_overloads);
         ignored!(
             "the last good endpoints serve until new ones come",
             endpoint_stale_after
         );
-        overprovisioning = u32_or(overprovisioning_factor, OVERPROVISIONING);
-        if overprovisioning == 0 {
+        compiled = AssignmentPolicy {
+            overprovisioning: u32_or(overprovisioning_factor, compiled.overprovisioning),
+            weighted_priority_health: *weighted_priority_health,
+        };
+        if compiled.overprovisioning == 0 {
             return at
                 .field("overprovisioning_factor")
                 .fail("must be above zero");
@@ -66,7 +70,7 @@ pub fn assignment(at: At<'_>, m: &pb::ClusterLoadAssignment) -> Result<Assignmen
     }
     Ok(Assignment {
         hosts,
-        overprovisioning,
+        policy: compiled,
     })
 }
 
@@ -74,6 +78,14 @@ pub fn assignment(at: At<'_>, m: &pb::ClusterLoadAssignment) -> Result<Assignmen
 #[derive(Default)]
 struct Interned {
     metadata: HashMap<TransportMetadata, Arc<TransportMetadata>>,
+    lb_metadata: HashMap<LbMetadata, Arc<LbMetadata>>,
+}
+
+/// The locality of endpoints, and its weight.
+#[derive(Clone)]
+struct EndpointLocality {
+    name: Option<Name>,
+    weight: u32,
 }
 
 fn locality(
@@ -93,26 +105,21 @@ fn locality(
     } = m;
     unsupported!(at, lb_config);
     ignored!("metadata of localities is not read", metadata);
-    ignored!(
-        "only locality-weighted balancing reads it, and that is refused",
-        load_balancing_weight
-    );
     ignored!("Envoy does not read it either", proximity);
     if *priority > MAX_PRIORITY {
         return at
             .field("priority")
             .fail(format_args!("is above {MAX_PRIORITY}"));
     }
-    let name: Option<Name> = locality.as_ref().map(|m| {
-        let core::Locality {
-            region,
-            zone,
-            sub_zone,
-        } = m;
-        format!("{region}/{zone}/{sub_zone}").into()
-    });
+    let name = locality.as_ref().map(super::values::locality);
+    // As in Envoy, the weight of no locality is none.
+    let weight = name.as_ref().and(u32_opt(load_balancing_weight));
+    let locality = EndpointLocality {
+        weight: weight.unwrap_or(0),
+        name,
+    };
     let compiled = each(at, "lb_endpoints", lb_endpoints, |at, m| {
-        endpoint(at, m, *priority, name.clone(), interned)
+        endpoint(at, m, *priority, locality.clone(), interned)
     })?;
     hosts.extend(compiled);
     Ok(())
@@ -122,7 +129,7 @@ fn endpoint(
     at: At<'_>,
     m: &pb::LbEndpoint,
     priority: u32,
-    locality: Option<Name>,
+    locality: EndpointLocality,
     interned: &mut Interned,
 ) -> Result<LbEndpoint, CompileError> {
     let pb::LbEndpoint {
@@ -178,6 +185,14 @@ fn endpoint(
         .and_then(|f| f.get("envoy.lb")?.fields.get("hash_key"))
         .and_then(text)
         .filter(|key| !key.is_empty());
+    let lb_metadata = match metadata.as_ref().and_then(lb_metadata::fields) {
+        Some(m) if !m.fields.is_empty() => {
+            let at = at.key("metadata.filter_metadata", "envoy.lb");
+            let shared = interned.lb_metadata.entry(lb_metadata(at, m)?);
+            Some(shared.or_insert_with_key(|m| Arc::new(m.clone())).clone())
+        }
+        _ => None,
+    };
     let workload = filters
         .and_then(|f| f.get("istio")?.fields.get("workload"))
         .and_then(text)
@@ -188,7 +203,9 @@ fn endpoint(
         host_name: (!hostname.is_empty()).then(|| hostname.as_str().into()),
         weight,
         priority,
-        locality,
+        locality: locality.name,
+        locality_weight: locality.weight,
+        lb_metadata,
         transport_metadata,
         tunnel_port,
         hash_key: hash_key.map(Into::into),

@@ -7,6 +7,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use persistent::Map;
 use xds_proto::type_url;
@@ -107,23 +108,21 @@ impl Compiler {
     fn first_endpoints(&mut self, cluster: &Cluster, previous: Option<&Cluster>) {
         let empty = Arc::new(EndpointSet::default());
         let before = previous.map_or(empty, |previous| previous.endpoints.load_full());
+        let now = Instant::now();
         match &cluster.discovery {
-            Discovery::Static {
-                hosts,
-                overprovisioning,
-            } => {
+            Discovery::Static { hosts, policy } => {
                 // Checked when the cluster compiled.
                 let addresses = hosts.iter().filter_map(|host| {
                     Some(((host.host.parse::<IpAddr>().ok()?, host.port).into(), host))
                 });
-                cluster.set_endpoints(bind(cluster, addresses, &before), *overprovisioning);
+                cluster.set_endpoints(bind(cluster, addresses, &before, now), *policy);
             }
             Discovery::Eds { service_name } => {
                 if let Some(assignment) = self.assignments.get(service_name) {
                     self.counts.bound.inc();
                     bind_assignment(cluster, assignment, &before);
                 } else if before.ready && previous.is_some_and(|p| has_service(p, service_name)) {
-                    cluster.set_endpoints(rebind(cluster, &before), before.overprovisioning);
+                    cluster.set_endpoints(rebind(cluster, &before), before.policy);
                 }
             }
             // Its names were resolved before it takes over.
@@ -131,7 +130,7 @@ impl Compiler {
             Discovery::Dns { .. } => {
                 let known = previous.is_some_and(|p| matches!(p.discovery, Discovery::Dns { .. }));
                 if known && before.ready {
-                    cluster.set_endpoints(rebind(cluster, &before), before.overprovisioning);
+                    cluster.set_endpoints(rebind(cluster, &before), before.policy);
                 }
             }
             Discovery::OriginalDst { .. } => {}
@@ -170,6 +169,7 @@ fn has_service(cluster: &Cluster, service: &str) -> bool {
 fn bind_assignment(cluster: &Cluster, assignment: &Assignment, before: &EndpointSet) {
     // The addresses were checked when the assignment compiled.
     if let Ok(hosts) = assignment.addresses(At::root("")) {
-        cluster.set_endpoints(bind(cluster, hosts, before), assignment.overprovisioning);
+        let endpoints = bind(cluster, hosts, before, Instant::now());
+        cluster.set_endpoints(endpoints, assignment.policy);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! - `support`: paths, errors, and the macros by which every field is supported, ignored with a
 //!   reason, or refused; `values`, `matcher`, `metadata_match`, `headers`, `access_log`,
-//!   `log_filter`: what resources share
+//!   `log_filter`, `lb_metadata`: what resources share
 //! - `listener/`, `route/`, `filter/` (HTTP filters), `cluster/`, `endpoint`, `secret`, `tls`,
 //!   `policy`, `name`: a file or folder per resource
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
@@ -28,6 +28,7 @@ mod filter;
 mod handles;
 mod headers;
 mod known;
+mod lb_metadata;
 mod link;
 mod listener;
 mod log_filter;
@@ -80,6 +81,7 @@ use crate::metrics::resource::{
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
 use crate::upstream::cluster::Cluster;
+use crate::upstream::local::NodePlace;
 
 /// Envoy's default (`--drain-time-s`).
 const DRAIN_TIME: Duration = Duration::from_secs(600);
@@ -107,6 +109,8 @@ pub struct Compiler {
     rebuild: Arc<Notify>,
     /// Of all clusters with health checks ([`crate::upstream::checks::ClusterChecks`]).
     check_changes: Arc<Notify>,
+    /// Of all clusters ([`Cluster::place`]).
+    place: Arc<NodePlace>,
     services: known::Services,
     peers: known::PeerAddresses,
     referrers: known::Referrers,
@@ -214,6 +218,7 @@ impl Compiler {
             assignments: HashMap::new(),
             rebuild: Arc::default(),
             check_changes: Arc::default(),
+            place: Arc::default(),
             services: known::Services::default(),
             peers: known::PeerAddresses::default(),
             referrers: known::Referrers::default(),
@@ -321,6 +326,11 @@ impl Compiler {
     pub fn answer_health_checks(&mut self, health: Arc<HealthSwitch>, local_cluster: &str) {
         self.health = health;
         self.local_cluster = local_cluster.into();
+    }
+
+    /// Says where the proxy is, for clusters compiled from now on.
+    pub fn set_place(&mut self, place: NodePlace) {
+        self.place = Arc::new(place);
     }
 
     /// Limits a listener's open connections, and the connections to upstreams that are opened for

@@ -15,6 +15,7 @@ use crate::config::policy::RbacAction;
 use crate::config::route::{Action, ClusterSpecifier, PathMatch, RetryOn};
 use crate::snapshot::Snapshot;
 
+mod balancing;
 mod costs;
 mod filters;
 mod fixtures;
@@ -97,7 +98,8 @@ fn a_listener_with_everything() {
     let TcpTarget::Weighted(weighted) = &proxy.target else {
         panic!("weighted");
     };
-    assert_eq!(weighted[..], [(1, ClusterRef(0)), (4, ClusterRef(1))]);
+    let of = |at: usize| (weighted[at].bound, weighted[at].cluster);
+    assert_eq!([of(0), of(1)], [(1, ClusterRef(0)), (4, ClusterRef(1))]);
     assert_eq!(&*listener.clusters[1].name, "inbound|5433||");
     let TerminalFilter::Http(manager) = &http.terminal else {
         panic!("HTTP");
@@ -221,8 +223,8 @@ fn what_is_refused_is_named_by_its_path() {
         ),
         (
             "weight: 90",
-            "weight: 0, metadata_match: {}",
-            "virtual_hosts[0].routes[0].route.weighted_clusters.clusters[0].metadata_match",
+            "weight: 0, cluster_header: x",
+            "virtual_hosts[0].routes[0].route.weighted_clusters.clusters[0].cluster_header",
         ),
         (
             "x-team",

@@ -16,6 +16,7 @@ use xds_proto::google::protobuf as pb;
 use super::support::{
     At, CompileError, decode, duration, ignored, known, required, type_name, unsupported,
 };
+use crate::config::Name;
 use crate::config::cidr::Cidr;
 use crate::config::listener::{ListenerKey, SocketProtocol};
 use crate::metadata::{Object, Value};
@@ -262,6 +263,16 @@ pub fn of_type<M: prost::Name + Default>(
         true => decode(at, any).map(Some),
         false => Ok(None),
     }
+}
+
+/// Region, zone and sub-zone, as endpoints carry them.
+pub fn locality(m: &core::Locality) -> Name {
+    let core::Locality {
+        region,
+        zone,
+        sub_zone,
+    } = m;
+    format!("{region}/{zone}/{sub_zone}").into()
 }
 
 /// Metadata by filter. Typed metadata only extensions read that are not here.

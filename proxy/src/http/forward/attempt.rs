@@ -186,6 +186,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
                 original_dst: self.info.downstream.original_dst,
                 hash: self.plan.hash,
                 session: session.map(|(endpoint, _)| endpoint),
+                subset: self.plan.subset,
             },
             &mut fastrand::Rng::new(),
         );

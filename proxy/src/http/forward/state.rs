@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::pump::RequestPump;
 use super::upgrade;
+use crate::config::balancing::SubsetCriteria;
 use crate::config::route::RouteAction;
 use crate::http::h1::{Framing, TunnelRequest};
 use crate::http::request::deadline::Deadlines;
@@ -19,6 +20,8 @@ pub struct ForwardPlan<'a> {
     pub framing: Framing,
     /// By which an endpoint is chosen, where the cluster balances by hash.
     pub(super) hash: Option<u64>,
+    /// What it asks of the endpoint's metadata, where the cluster has subsets.
+    pub subset: Option<&'a Arc<SubsetCriteria>>,
     /// The request is an upgrade, which begins after its body.
     pub(super) upgrade_follows_body: bool,
     /// The upstream sees the number of the attempt.
@@ -35,6 +38,7 @@ impl<'a> ForwardPlan<'a> {
     ) -> Self {
         Self {
             hash,
+            subset: None,
             upgrade_follows_body: upgrade::follows_body(&info.request, &framing),
             counts_attempts: info.virtual_host().is_some_and(|h| h.include_attempt_count),
             action,

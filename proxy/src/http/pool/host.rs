@@ -48,6 +48,8 @@ pub(crate) struct HostPool {
     pub(super) idle_timeout: Cell<Option<Duration>>,
     /// How long a connection may be given new requests.
     pub(super) lifetime: Cell<Option<Duration>>,
+    /// No connection made before this is given new requests.
+    pub(super) oldest: Cell<Option<Instant>>,
 }
 
 pub(super) struct Idle {
@@ -199,7 +201,10 @@ impl HostPool {
 
     pub(crate) fn with_room(&self, cluster: &Cluster) -> Option<Rc<Shared>> {
         let mut all = self.shared.borrow_mut();
-        all.retain(|shared| !shared.connected.is_closed() && !shared.is_spent(cluster));
+        all.retain(|shared| {
+            let spent = shared.is_spent(cluster) || self.is_old(shared.since);
+            !shared.connected.is_closed() && !spent
+        });
         let found = all.iter().find(|shared| shared.connected.has_room());
         found.cloned()
     }
@@ -225,8 +230,9 @@ impl HostPool {
         self.lifetime.set(cluster.max_connection_duration);
     }
 
-    fn is_old(&self, since: Instant) -> bool {
-        is_older(since, self.lifetime.get())
+    pub(super) fn is_old(&self, since: Instant) -> bool {
+        let cut_off = self.oldest.get().is_some_and(|oldest| since < oldest);
+        cut_off || is_older(since, self.lifetime.get())
     }
 
     /// Closes expired connections and removes closed ones; all idle ones unless `kept`. Returns

@@ -107,6 +107,7 @@ impl Pools {
         target: &CheckoutTarget<'_>,
     ) -> Result<Lease, Failure> {
         let host = self.host(target);
+        host.oldest.set(target.cluster.oldest_connection());
         if target.purpose == Purpose::Raw {
             let up = host.raw(self, worker, target).await?;
             return Ok(Lease { up, host });
@@ -145,6 +146,7 @@ impl Pools {
         let old = cluster
             .max_connection_duration
             .is_some_and(|max| now.saturating_duration_since(client.since) >= max);
+        let old = old || host.is_old(client.since);
         if client.io.is_tunnel() || spent || old || !client.codec.next(&client.io.input) {
             return;
         }
@@ -172,13 +174,20 @@ impl Pools {
                 self.filled.notified().await;
             }
             self.rest(worker).await;
-            let contended: HashMap<u64, bool> = {
+            // Whether requests wait, and from when on connections may be used.
+            let clusters: HashMap<u64, (bool, Option<Instant>)> = {
                 let snapshot = worker.store.borrow();
                 let clusters = snapshot.clusters.values();
-                clusters.map(|c| (c.id, c.limits.is_contended())).collect()
+                let of =
+                    |c: &Arc<Cluster>| (c.id, (c.limits.is_contended(), c.oldest_connection()));
+                clusters.map(of).collect()
             };
             self.hosts.borrow_mut().retain(|key, host| {
-                let kept = contended.get(&key.cluster) == Some(&false);
+                let cluster = clusters.get(&key.cluster);
+                if let Some((_, oldest)) = cluster.filter(|_| key.carries == Carries::Requests) {
+                    host.oldest.set(*oldest);
+                }
+                let kept = cluster.is_some_and(|(contended, _)| !contended);
                 // A host with connections in use or waiting requests stays in the map.
                 host.close_expired(kept) || Rc::strong_count(host) > 1
             });

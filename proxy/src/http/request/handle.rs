@@ -281,7 +281,8 @@ impl Exchange<'_, '_> {
         let deadlines = Deadlines::of_stream(self.timer, &self.info, idle);
         let (received, filters) = (self.body.take(), self.info.filters.request_body.take());
         let (conn, info, down) = (self.conn, &mut self.info, &mut *self.down);
-        let plan = ForwardPlan::new(info, framing, forward, cluster.clone(), hash);
+        let mut plan = ForwardPlan::new(info, framing, forward, cluster.clone(), hash);
+        plan.subset = plan::subset(forward, weighted);
         let mut attempts = Attempts::new(conn, info, down, plan, deadlines);
         match received {
             Some(body) => attempts.upload.pump = RequestPump::received(*body, filters),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::matching;
 use super::stream_info::StreamInfo;
+use crate::config::balancing::SubsetCriteria;
 use crate::config::route::{
     Action, ClusterSpecifier, PathMatch, PlaintextRequests, Route, RouteAction, RouteMatch,
     RouteTable, VirtualHost, WeightedCluster,
@@ -243,6 +244,15 @@ pub fn cluster<'a>(
             weighted: None,
         },
     }
+}
+
+/// What a request asks of its endpoint's metadata.
+pub fn subset<'a>(
+    forward: &'a RouteAction,
+    weighted: Option<&'a WeightedCluster>,
+) -> Option<&'a Arc<SubsetCriteria>> {
+    let own = weighted.and_then(|entry| entry.subset.as_ref());
+    own.or(forward.subset.as_ref())
 }
 
 /// What [`host`] and [`routes`] decided for one request.

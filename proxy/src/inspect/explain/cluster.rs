@@ -5,6 +5,7 @@ use std::sync::Arc;
 use xds_proto::anyam::inspect::v1::decision::Outcome;
 
 use super::{Decisions, ExplainContext};
+use crate::config::balancing::SubsetCriteria;
 use crate::config::cluster::Transport;
 use crate::upstream::cluster::Cluster;
 
@@ -16,12 +17,12 @@ pub(super) struct FailureTexts {
 
 pub(super) fn cluster(
     name: &str,
-    target: Option<&Arc<Cluster>>,
+    target: Option<(&Arc<Cluster>, Option<&Arc<SubsetCriteria>>)>,
     context: &ExplainContext<'_>,
     failing: &FailureTexts,
     decisions: &mut Decisions,
 ) {
-    let Some(cluster) = target else {
+    let Some((cluster, subset)) = target else {
         let why = format!("the cluster is not known (yet): {}", failing.unknown);
         return decisions.push("cluster", Outcome::Failed, name, why);
     };
@@ -61,6 +62,7 @@ pub(super) fn cluster(
     let what = crate::upstream::cluster::PickFor {
         exclude: &[],
         original_dst: context.original_dst,
+        subset,
         ..Default::default()
     };
     match cluster.peek(what, &mut fastrand::Rng::new()) {

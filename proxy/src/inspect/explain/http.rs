@@ -267,7 +267,9 @@ fn forwarded(
         no_endpoint: "503 (UH)",
     };
     let name = name.as_deref().unwrap_or_default();
-    cluster(name, chosen.cluster.as_ref(), context, &failing, decisions);
+    let subset = plan::subset(forward, chosen.weighted);
+    let target = chosen.cluster.as_ref().map(|cluster| (cluster, subset));
+    cluster(name, target, context, &failing, decisions);
     let why = match &forward.retry {
         Some(retry) => format!("up to {} retries", retry.num_retries),
         None => "no retries".to_owned(),

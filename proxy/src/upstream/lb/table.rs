@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::common_divisor;
 use super::maglev::Maglev;
 use super::ring::Ring;
+use super::shares::common_divisor;
 use crate::config::cluster::{ConsistentHashing, HashTableKind};
 use crate::upstream::endpoint::Endpoint;
 
@@ -29,14 +29,16 @@ struct LoadBound {
 }
 
 impl HashTable {
-    pub fn new(endpoints: &[Arc<Endpoint>], options: &ConsistentHashing) -> Self {
+    /// `shares`: of one, for each endpoint.
+    pub fn new(
+        endpoints: &[Arc<Endpoint>],
+        shares: Box<[f64]>,
+        options: &ConsistentHashing,
+    ) -> Self {
         let keys: Vec<_> = endpoints
             .iter()
             .map(|endpoint| key(endpoint, options.use_hostname))
             .collect();
-        let weight = |endpoint: &Arc<Endpoint>| f64::from(endpoint.weight.max(1));
-        let total: f64 = endpoints.iter().map(weight).sum();
-        let shares: Box<[f64]> = endpoints.iter().map(|e| weight(e) / total).collect();
         let places = match options.table {
             HashTableKind::Ring {
                 minimum,
@@ -139,8 +141,13 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::pool::shares_by_weight;
     use super::*;
     use crate::config::cluster::HashFunction;
+
+    fn new(endpoints: &[Arc<Endpoint>], options: &ConsistentHashing) -> HashTable {
+        HashTable::new(endpoints, shares_by_weight(endpoints).into(), options)
+    }
 
     fn endpoints(weights: &[u32]) -> Vec<Arc<Endpoint>> {
         let endpoint = |(weight, port): (&u32, u16)| {
@@ -190,7 +197,7 @@ mod tests {
                 (HashTableKind::Maglev { size: 65537 }, 0.02),
                 (ring(20_000, 8 << 20), 0.05),
             ] {
-                let table = HashTable::new(&all, &options(kind));
+                let table = new(&all, &options(kind));
                 for (weight, share) in weights.iter().zip(shares(&table, &all, 20_000)) {
                     let wanted = f64::from(*weight) / f64::from(total);
                     prop_assert!((share - wanted).abs() < slack, "{kind:?}: {share} {wanted}");
@@ -205,7 +212,7 @@ mod tests {
         ) {
             let all = endpoints(&weights);
             for kind in [HashTableKind::Maglev { size: 101 }, ring(minimum, minimum + more)] {
-                let table = HashTable::new(&all, &options(kind));
+                let table = new(&all, &options(kind));
                 let chosen = table.choose(&all, key, attempt, 1);
                 prop_assert!(chosen.is_some_and(|at| at < all.len()), "{kind:?}");
             }
@@ -221,8 +228,8 @@ mod tests {
             (ring(1024, 8 << 20), 1500),
             (HashTableKind::Maglev { size: 65537 }, 1500),
         ] {
-            let before = HashTable::new(&all, &options(kind));
-            let after = HashTable::new(rest, &options(kind));
+            let before = new(&all, &options(kind));
+            let after = new(rest, &options(kind));
             let moved = keys(10_000).filter(|key| {
                 let was = &all[before.choose(&all, *key, 0, 1).unwrap()];
                 let is = &rest[after.choose(rest, *key, 0, 1).unwrap()];
@@ -240,7 +247,7 @@ mod tests {
                 balance_factor: NonZeroU32::new(125),
                 ..options(kind)
             };
-            let table = HashTable::new(&all, &bounded);
+            let table = new(&all, &bounded);
             let mut open = Vec::new();
             let mut carried: HashMap<usize, u32> = HashMap::new();
             // All by one key.
@@ -275,7 +282,7 @@ mod tests {
         for count in [255, 256, 257, 70_000] {
             let all = endpoints(&vec![1; count.min(65_000)]);
             let many: Vec<_> = all.iter().cycle().take(count).cloned().collect();
-            let table = HashTable::new(&many, &options(ring(1, 8 << 20)));
+            let table = new(&many, &options(ring(1, 8 << 20)));
             let seen = keys(5_000).map(|key| table.choose(&many, key, 0, 1).unwrap());
             assert!(seen.max().unwrap() < count);
         }

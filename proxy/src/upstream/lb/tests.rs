@@ -1,12 +1,49 @@
-use super::*;
+mod spread;
+
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use proptest::prelude::*;
+
+use super::*;
+use crate::config::balancing::{LocalityPolicy, ZoneAware};
+use crate::config::endpoint::{AssignmentPolicy, HealthStatus};
+use crate::upstream::endpoint::Priority;
 
 const LEAST: LbPolicy = LbPolicy::LeastRequest {
     choices: 2,
     bias: 1.0,
 };
+
+fn settings(policy: LbPolicy) -> BalanceSettings<'static> {
+    BalanceSettings {
+        policy,
+        slow_start: None,
+        locality: LocalityPolicy::ZoneAware(ZoneAware::default()),
+        scale_locality_weight: false,
+        panic_threshold: 50,
+        assignment: AssignmentPolicy::default(),
+        own_locality: Some("a"),
+        local: None,
+        now: Instant::now(),
+        start: 0,
+    }
+}
+
+/// `overprovisioning` and `panic_threshold` in percent.
+fn balance(priorities: &[Priority], overprovisioning: u32, panic_threshold: u8) -> Balance {
+    let assignment = AssignmentPolicy {
+        overprovisioning,
+        ..AssignmentPolicy::default()
+    };
+    let settings = BalanceSettings {
+        panic_threshold,
+        assignment,
+        ..settings(LbPolicy::RoundRobin)
+    };
+    settings.balance(priorities)
+}
 
 fn endpoint(port: u16, weight: u32, health: HealthStatus) -> Arc<Endpoint> {
     Arc::new(Endpoint {
@@ -54,7 +91,7 @@ proptest! {
     fn round_robin_gives_every_endpoint_exactly_its_weight(
         weights in prop::collection::vec(1u32..50, 1..20),
     ) {
-        let balance = Balance::new(&[priority(&weights)], 140, 50);
+        let balance = balance(&[priority(&weights)], 140, 50);
         let even = weights.iter().all(|w| *w == weights[0]);
         let round = if even { weights.len() } else { weights.iter().sum::<u32>() as usize };
         let seen = tally(&balance, LbPolicy::RoundRobin, round * 3);
@@ -68,7 +105,7 @@ proptest! {
     fn random_and_least_request_without_load_follow_the_weights(
         weights in prop::collection::vec(1u32..10, 2..8),
     ) {
-        let balance = Balance::new(&[priority(&weights)], 140, 50);
+        let balance = balance(&[priority(&weights)], 140, 50);
         let picks = 20_000;
         let total: u32 = weights.iter().sum();
         let seen = tally(&balance, LEAST, picks);
@@ -88,7 +125,7 @@ proptest! {
     fn excluded_endpoints_are_avoided_while_there_are_others(
         count in 1usize..12, excluded in 0usize..12, seed: u64,
     ) {
-        let balance = Balance::new(&[priority(&vec![1; count])], 140, 50);
+        let balance = balance(&[priority(&vec![1; count])], 140, 50);
         let exclude: Vec<_> = (1..=excluded.min(count) as u16)
             .map(|port| SocketAddr::from(([10, 0, 0, 1], port)))
             .collect();
@@ -104,7 +141,7 @@ fn least_request_avoids_the_busy() {
     let busy: Vec<_> = (0..50)
         .map(|_| priority.endpoints[0].state.begin())
         .collect();
-    let balance = Balance::new(&[priority], 140, 50);
+    let balance = balance(&[priority], 140, 50);
     let seen = tally(&balance, LEAST, 10_000);
     // Only drawn when both draws hit it: one in sixteen.
     assert!((500..750).contains(&seen[&1]), "{seen:?}");
@@ -116,13 +153,13 @@ fn ejected_and_unhealthy_endpoints_get_nothing_until_panic() {
     use HealthStatus::{Healthy, Unhealthy};
     let priority = healths(1, &[Healthy, Healthy, Healthy, Unhealthy]);
     priority.endpoints[0].state.set_ejected(true);
-    let balance = Balance::new(std::slice::from_ref(&priority), 140, 50);
-    assert_eq!(tally(&balance, LbPolicy::RoundRobin, 100).len(), 2);
+    let well = balance(std::slice::from_ref(&priority), 140, 50);
+    assert_eq!(tally(&well, LbPolicy::RoundRobin, 100).len(), 2);
     // One of four is below the threshold: health counts no more.
     priority.endpoints[1].state.set_ejected(true);
-    let balance = Balance::new(std::slice::from_ref(&priority), 140, 50);
-    assert_eq!(tally(&balance, LbPolicy::RoundRobin, 100).len(), 4);
-    let strict = Balance::new(&[priority], 140, 0);
+    let panics = balance(std::slice::from_ref(&priority), 140, 50);
+    assert_eq!(tally(&panics, LbPolicy::RoundRobin, 100).len(), 4);
+    let strict = balance(&[priority], 140, 0);
     assert_eq!(tally(&strict, LbPolicy::RoundRobin, 100).len(), 1);
 }
 
@@ -132,7 +169,7 @@ fn load_spills_to_the_next_priority_as_health_falls() {
     // Half healthy, overprovisioned by 1.4: 70 % stay.
     let first = healths(1, &[Healthy, Unhealthy]);
     let second = healths(11, &[Healthy, Healthy]);
-    let balance = Balance::new(&[first, second], 140, 50);
+    let balance = balance(&[first, second], 140, 50);
     let seen = tally(&balance, LEAST, 20_000);
     let stays = seen[&1] as f64 / 20_000.0;
     assert!((0.68..0.72).contains(&stays), "{stays}");
@@ -142,13 +179,13 @@ fn load_spills_to_the_next_priority_as_health_falls() {
 #[test]
 fn degraded_endpoints_come_after_healthy_ones() {
     use HealthStatus::{Degraded, Healthy, Unhealthy};
-    let all = Balance::new(
+    let all = balance(
         &[healths(1, &[Healthy, Healthy, Healthy, Degraded])],
         140,
         50,
     );
     assert!(!tally(&all, LEAST, 1000).contains_key(&4));
-    let some = Balance::new(&[healths(1, &[Healthy, Degraded, Unhealthy])], 140, 50);
+    let some = balance(&[healths(1, &[Healthy, Degraded, Unhealthy])], 140, 50);
     let seen = tally(&some, LEAST, 1000);
     assert!(seen[&1] > 0 && seen[&2] > 0 && !seen.contains_key(&3));
 }
@@ -156,9 +193,9 @@ fn degraded_endpoints_come_after_healthy_ones() {
 #[test]
 fn no_healthy_host_is_panic_or_nothing() {
     let down = healths(1, &[HealthStatus::Unhealthy; 3]);
-    let panic = Balance::new(std::slice::from_ref(&down), 140, 50);
+    let panic = balance(std::slice::from_ref(&down), 140, 50);
     assert_eq!(tally(&panic, LEAST, 300).len(), 3);
-    let strict = Balance::new(&[down], 140, 0);
+    let strict = balance(&[down], 140, 0);
     let mut random = fastrand::Rng::with_seed(1);
     assert!(
         strict
@@ -213,10 +250,11 @@ fn every_balance_can_be_picked_from_while_endpoints_are_ejected_and_released() {
         let turn = RoundRobinCursor::default();
         let mut random = fastrand::Rng::with_seed(7);
         for round in 0..ROUNDS {
-            let balance = Balance::new(&priorities, 140, 50);
+            let balance = balance(&priorities, 140, 50);
             let policy = [LbPolicy::RoundRobin, LbPolicy::Random, LEAST][round % 3];
-            let empty = |group: &Group| group.endpoints.is_empty();
-            assert!(!balance.groups.iter().any(empty), "in round {round}");
+            let pools = balance.groups.iter().flat_map(|group| &group.pools);
+            let mut empty = pools.filter(|pool| pool.endpoints.is_empty());
+            assert!(empty.next().is_none(), "in round {round}");
             let picked = balance.pick(policy, &turn, PickInput::default(), &mut random);
             assert!(picked.is_some());
         }
@@ -224,21 +262,13 @@ fn every_balance_can_be_picked_from_while_endpoints_are_ejected_and_released() {
 }
 
 #[test]
-fn a_group_without_endpoints_is_none() {
-    let mut balance = Balance::default();
-    balance.push(50, 0, false, Vec::new());
+fn a_pool_without_endpoints_is_none() {
     let mut random = fastrand::Rng::with_seed(1);
     for policy in [LbPolicy::RoundRobin, LbPolicy::Random, LEAST] {
-        let picked = balance.pick(
-            policy,
-            &RoundRobinCursor::default(),
-            PickInput::default(),
-            &mut random,
-        );
-        assert!(picked.is_none());
+        let turn = RoundRobinCursor::default();
+        let drawn = EndpointPool::default().draw(policy, &turn, false, &mut random);
+        assert_eq!(drawn, None);
     }
-    balance.push(100, 1, false, priority(&[1]).endpoints);
-    assert_eq!(tally(&balance, LEAST, 100)[&1], 100);
 }
 
 const RING: LbPolicy = LbPolicy::ConsistentHash(crate::config::cluster::ConsistentHashing {
@@ -256,7 +286,11 @@ fn a_hash_chooses_priority_and_endpoint_and_goes_on_where_these_were_tried() {
     use HealthStatus::{Healthy, Unhealthy};
     let first = healths(1, &[Healthy, Unhealthy]);
     let second = healths(11, &[Healthy, Healthy, Healthy]);
-    let balance = Balance::new(&[first, second], 140, 50).with_tables(RING);
+    let balance = BalanceSettings {
+        locality: LocalityPolicy::Ignored,
+        ..settings(RING)
+    };
+    let balance = balance.balance(&[first, second]);
     let turn = RoundRobinCursor::default();
     let mut random = fastrand::Rng::with_seed(3);
     let mut pick = |hash, exclude: &[SocketAddr]| {
@@ -264,6 +298,7 @@ fn a_hash_chooses_priority_and_endpoint_and_goes_on_where_these_were_tried() {
             exclude,
             hash,
             active: 1,
+            peek: false,
         };
         let choice = balance.pick(RING, &turn, input, &mut random).unwrap();
         (choice.priority, choice.endpoint.address)
@@ -293,7 +328,7 @@ fn shares_of_a_hash_are_envoys_to_the_percent() {
             healths(u16::try_from(index * 100 + 1).unwrap(), &all)
         };
         let priorities: Vec<_> = healths_of.iter().enumerate().map(priority).collect();
-        let balance = Balance::new(&priorities, 140, panic_threshold);
+        let balance = balance(&priorities, 140, panic_threshold);
         let bounds: Vec<_> = balance.groups.iter().map(|group| group.bound).collect();
         bounds
     };
@@ -327,7 +362,7 @@ fn active_health_counts_beside_discovery_and_ejection() {
     assert_eq!(draining.status(), HealthStatus::Draining);
     // Half of four are healthy, and 70 percent of their priority with overprovisioning; the degraded
     // one takes the rest.
-    let seen = tally(&Balance::new(&[all], 140, 50), LbPolicy::Random, 10_000);
+    let seen = tally(&balance(&[all], 140, 50), LbPolicy::Random, 10_000);
     assert!(!seen.contains_key(&1), "{seen:?}");
     assert!((2500..3500).contains(&seen[&2]), "{seen:?}");
 }
@@ -340,7 +375,7 @@ fn endpoints_that_are_not_known_yet_are_not_counted() {
         for endpoint in &all.endpoints[..3] {
             endpoint.state.health.begin(first);
         }
-        let seen = tally(&Balance::new(&[all], 140, 50), LbPolicy::Random, 1000);
+        let seen = tally(&balance(&[all], 140, 50), LbPolicy::Random, 1000);
         seen.len() > 1
     };
     assert!(panics(FirstHealth::Unhealthy));

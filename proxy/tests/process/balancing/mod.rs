@@ -2,11 +2,16 @@
 //! keys, the same endpoints.
 //!
 //! - `tables`: rings and Maglev's tables; `hashing`: what is hashed of requests and connections
-//! - `sessions`: those that stay on an endpoint
+//! - `sessions`: those that stay on an endpoint; `subsets`: endpoints by their metadata
+//! - `shares`: how many requests each endpoint gets, with `localities` and `zones`
 
 mod hashing;
+mod localities;
 mod sessions;
+mod shares;
+mod subsets;
 mod tables;
+mod zones;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -33,6 +38,8 @@ struct Setup {
     filters: Value,
     /// The cluster of a TCP proxy, at the port after the front's, and further fields of it.
     tcp: Option<(&'static str, Value)>,
+    /// Further fields of the bootstrap.
+    more: Value,
 }
 
 impl Setup {
@@ -42,6 +49,7 @@ impl Setup {
             routes,
             filters: json!([]),
             tcp: None,
+            more: json!({}),
         }
     }
 
@@ -79,7 +87,9 @@ impl Setup {
             proxy["cluster"] = (*cluster).into();
             listeners.push(listener(after(front), proxy));
         }
-        json!({"static_resources": {"listeners": listeners, "clusters": self.clusters}})
+        let mut bootstrap = self.more.clone();
+        bootstrap["static_resources"] = json!({"listeners": listeners, "clusters": self.clusters});
+        bootstrap
     }
 }
 

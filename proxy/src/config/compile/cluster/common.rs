@@ -3,9 +3,10 @@
 use xds_proto::envoy::config::cluster::v3 as pb;
 use xds_proto::envoy::config::core::v3 as core;
 
-use super::hashing;
+use super::{hashing, locality};
+use crate::config::balancing::LocalityPolicy;
 use crate::config::cluster::SessionHealth;
-use crate::config::compile::support::{At, CompileError, ignored, known, unsupported};
+use crate::config::compile::support::{At, CompileError, ignored, known};
 use crate::config::compile::values::percent;
 
 /// `common_lb_config`.
@@ -14,13 +15,16 @@ pub(super) struct CommonSettings {
     pub(super) ignores_new_hosts: bool,
     pub(super) session_health: SessionHealth,
     pub(super) hashing: hashing::HashSettings,
+    pub(super) close_connections_on_host_set_change: bool,
+    pub(super) locality: LocalityPolicy,
+    /// A field that is set and that `load_balancing_policy` has a place of its own for.
+    pub(super) exclusive: Option<&'static str>,
 }
 
 pub(super) fn common(
     at: At<'_>,
     m: &Option<pb::cluster::CommonLbConfig>,
 ) -> Result<CommonSettings, CompileError> {
-    use pb::cluster::common_lb_config::LocalityConfigSpecifier as Locality;
     let none = pb::cluster::CommonLbConfig::default();
     let pb::cluster::CommonLbConfig {
         healthy_panic_threshold,
@@ -31,27 +35,23 @@ pub(super) fn common(
         override_host_status,
         locality_config_specifier,
     } = m.as_ref().unwrap_or(&none);
-    unsupported!(at, close_connections_on_host_set_change);
     ignored!(
         "an endpoint change costs little and is applied at once",
         update_merge_window
     );
-    match locality_config_specifier {
-        // Zone awareness needs the bootstrap's local cluster, which is not supported: without it
-        // Envoy does nothing either.
-        None | Some(Locality::ZoneAwareLbConfig(_)) => {}
-        Some(Locality::LocalityWeightedLbConfig(_)) => {
-            return at
-                .field("locality_weighted_lb_config")
-                .fail("is not supported by this proxy");
-        }
-    }
     let panic_threshold = match healthy_panic_threshold {
         Some(share) => percent(at.field("healthy_panic_threshold"), share)?,
         None => 50,
     };
     Ok(CommonSettings {
         panic_threshold,
+        close_connections_on_host_set_change: *close_connections_on_host_set_change,
+        locality: locality::old(at, locality_config_specifier)?,
+        exclusive: match (locality_config_specifier, consistent_hashing_lb_config) {
+            (None, None) => None,
+            (Some(_), _) => Some("the localities of common_lb_config"),
+            (None, Some(_)) => Some("consistent_hashing_lb_config of common_lb_config"),
+        },
         ignores_new_hosts: *ignore_new_hosts_until_first_hc,
         session_health: session_health(at.field("override_host_status"), override_host_status)?,
         hashing: match consistent_hashing_lb_config {

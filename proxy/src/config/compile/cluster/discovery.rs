@@ -44,7 +44,7 @@ pub fn discovery(
             compiled.addresses(at)?;
             Ok(Discovery::Static {
                 hosts: compiled.hosts,
-                overprovisioning: compiled.overprovisioning,
+                policy: compiled.policy,
             })
         }
         Type::Eds => eds(at, m, fetches),
@@ -113,7 +113,7 @@ fn dns(
     Ok(Discovery::Dns {
         logical,
         hosts: compiled.hosts,
-        overprovisioning: compiled.overprovisioning,
+        policy: compiled.policy,
         refresh,
         family,
     })

@@ -8,9 +8,10 @@ use xds_proto::envoy::extensions::load_balancing_policies as policies;
 use xds_proto::google::protobuf as google;
 
 use super::balancing::Balancing;
+use super::locality;
 use crate::config::cluster::{ConsistentHashing, HashFunction, HashTableKind, LbPolicy};
 use crate::config::compile::route::hash::hash_policy;
-use crate::config::compile::support::{At, CompileError, known, u32_opt, unsupported};
+use crate::config::compile::support::{At, CompileError, known, u32_opt};
 use crate::config::hash::HashPolicy;
 
 /// Envoy's bounds of the ring's size, and its default of the least.
@@ -74,11 +75,11 @@ pub fn typed_maglev(
         consistent_hashing_lb_config,
         locality_weighted_lb_config,
     } = m;
-    unsupported!(at, locality_weighted_lb_config);
     let (settings, hash_policy) = hashing(at, consistent_hashing_lb_config)?;
     Ok(Balancing {
-        policy: settings.with(maglev(at, table_size)?),
         hash_policy,
+        locality: locality::of_hashing(locality_weighted_lb_config),
+        ..Balancing::from(settings.with(maglev(at, table_size)?))
     })
 }
 
@@ -96,7 +97,6 @@ pub fn typed_ring(
         consistent_hashing_lb_config,
         locality_weighted_lb_config,
     } = m;
-    unsupported!(at, locality_weighted_lb_config);
     let function = match known(at.field("hash_function"), *hash_function)? {
         Function::DefaultHash | Function::XxHash => HashFunction::XxHash,
         Function::MurmurHash2 => HashFunction::MurmurHash2,
@@ -110,8 +110,9 @@ pub fn typed_ring(
         };
     }
     Ok(Balancing {
-        policy: settings.with(ring),
         hash_policy,
+        locality: locality::of_hashing(locality_weighted_lb_config),
+        ..Balancing::from(settings.with(ring))
     })
 }
 

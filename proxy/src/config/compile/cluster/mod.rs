@@ -1,9 +1,10 @@
 //! Clusters.
 //!
 //! - `discovery`: where endpoints come from; `http`: HTTP options
-//! - `balancing`: load balancing; `common`: what all its policies have; `hashing`: of it, what hashes
-//! - `resilience`: limits and outlier detection; `health`: active health checks; `transport`:
-//!   transport sockets
+//! - `balancing`: load balancing; of it, `common`: what all its policies have, `hashing`: what hashes,
+//!   `locality`: localities, `subset`: subsets
+//! - `resilience`: limits and outlier detection; `health`: active health checks; `transport`: transport
+//!   sockets; `service`: the service that one stands for
 
 pub(super) mod balancing;
 mod common;
@@ -11,7 +12,10 @@ pub(super) mod discovery;
 pub(super) mod hashing;
 pub(super) mod health;
 pub(super) mod http;
+pub(super) mod locality;
 pub(super) mod resilience;
+pub(super) mod service;
+pub(super) mod subset;
 pub(super) mod transport;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,16 +23,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use xds_proto::envoy::config::cluster::v3 as pb;
-use xds_proto::envoy::config::core::v3 as core;
 
 use super::Compiler;
 use super::cluster::transport::{bind_source, keepalive, pool_key, transports};
 use super::refs::Fetches;
 use super::support::{At, CompileError, elsewhere, ignored, positive, unsupported};
-use super::values::{declared_by, filter_metadata, text};
+use super::values::declared_by;
 use crate::config::cluster::ClusterDef;
 use crate::config::outlier::OutlierConfig;
-use crate::metrics::edge::Service;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::EndpointSet;
 use crate::upstream::limits::CircuitBreakers;
@@ -59,6 +61,7 @@ pub fn cluster(
         metrics: compiler.metrics_of_cluster(&m.name),
         stale: AtomicBool::new(false),
         rebuild: compiler.rebuild.clone(),
+        place: compiler.place.clone(),
         endpoints: ArcSwap::from_pointee(EndpointSet::default()),
         checks: def
             .health
@@ -90,6 +93,7 @@ fn definition(
         load_balancing_policy,
         lb_config,
         ignore_health_on_host_removal,
+        lb_subset_config,
         ..
     } = m;
 
@@ -105,6 +109,12 @@ fn definition(
         policy: *lb_policy,
         config: lb_config,
         hashing: common.hashing,
+        locality: common.locality,
+        subsets: lb_subset_config,
+        exclusive: match lb_subset_config {
+            Some(_) => Some("lb_subset_config"),
+            None => common.exclusive,
+        },
     };
     let balancing = balancing::policy(at, &old, load_balancing_policy)?;
     let discovery = discovery::discovery(at, m, &mut fetches)?;
@@ -118,6 +128,9 @@ fn definition(
             Duration::from_secs(5),
         )?,
         lb: balancing.policy,
+        slow_start: balancing.slow_start,
+        locality: balancing.locality,
+        subsets: balancing.subsets.map(Arc::new),
         hash_policy: balancing.hash_policy.or(http.hash_policy),
         session_health: common.session_health,
         transport,
@@ -136,8 +149,9 @@ fn definition(
         removes_healthy_hosts: *ignore_health_on_host_removal,
         thresholds,
         panic_threshold: common.panic_threshold,
+        close_connections_on_host_set_change: common.close_connections_on_host_set_change,
         retry: http.retry,
-        service: metadata.as_ref().and_then(service),
+        service: metadata.as_ref().and_then(service::of),
         declared_by: metadata.as_ref().and_then(declared_by),
         bind_source: bind_source(at, upstream_bind_config)?,
         initial_fetch_timeout: fetches.initial_fetch_timeout,
@@ -233,7 +247,6 @@ fn check(at: At<'_>, m: &pb::Cluster) -> Result<(), CompileError> {
         dns_resolvers,
         use_tcp_for_dns_lookups,
         dns_resolution_config,
-        lb_subset_config,
         filters,
         upstream_config,
         connection_pool_per_downstream_connection,
@@ -295,36 +308,8 @@ fn check(at: At<'_>, m: &pb::Cluster) -> Result<(), CompileError> {
         circuit_breakers, upstream_http_protocol_options, common_http_protocol_options,
         http_protocol_options, http2_protocol_options, typed_extension_protocol_options,
         outlier_detection, upstream_bind_config, common_lb_config, transport_socket, metadata,
-        protocol_selection, upstream_connection_options, load_balancing_policy, lb_config, name,
-        ignore_health_on_host_removal,
+        protocol_selection, upstream_connection_options, load_balancing_policy, lb_config,
+        lb_subset_config, name, ignore_health_on_host_removal,
     }
     Ok(())
-}
-
-/// The service a cluster stands for, from Istio's metadata.
-fn service(metadata: &core::Metadata) -> Option<Arc<Service>> {
-    use xds_proto::google::protobuf::value::Kind;
-    let services = filter_metadata(metadata)
-        .get("istio")?
-        .fields
-        .get("services")?;
-    let Some(Kind::ListValue(list)) = &services.kind else {
-        return None;
-    };
-    let Some(Kind::StructValue(first)) = &list.values.first()?.kind else {
-        return None;
-    };
-    let field = |name| {
-        first
-            .fields
-            .get(name)
-            .and_then(text)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    Some(Arc::new(Service {
-        host: field("host"),
-        name: field("name"),
-        namespace: field("namespace"),
-    }))
 }

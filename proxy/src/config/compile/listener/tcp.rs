@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use xds_proto::anyam::tunnel::v1 as own;
+use xds_proto::envoy::config::core::v3::Metadata;
 use xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as pb;
 use xds_proto::envoy::r#type::v3::{HashPolicy, hash_policy};
 
@@ -11,10 +12,11 @@ use super::scope::Scope;
 use crate::config::access_log::{Format, Operator, Part};
 use crate::config::compile::access_log::format;
 use crate::config::compile::headers::append;
+use crate::config::compile::lb_metadata::criteria;
 use crate::config::compile::support::{
     At, CompileError, each, ignored, required, timeout, u32_opt, unsupported,
 };
-use crate::config::listener::{TcpProxy, TcpTarget, TunnelOptions, Tunneling};
+use crate::config::listener::{TcpProxy, TcpTarget, TunnelOptions, Tunneling, WeightedTcpCluster};
 use crate::config::route::AppendAction;
 
 /// The default of connections inside one connection.
@@ -57,7 +59,6 @@ pub fn proxy(
     unsupported!(
         at,
         on_demand,
-        metadata_match,
         downstream_idle_timeout,
         upstream_idle_timeout,
         backoff_options,
@@ -85,7 +86,13 @@ pub fn proxy(
         check_drain_close
     );
     Ok(TcpProxy {
-        target: target(scope, at, required!(at, cluster_specifier))?,
+        target: target(
+            scope,
+            at,
+            metadata_match.as_ref(),
+            required!(at, cluster_specifier),
+        )?,
+        subset: criteria(at, None, metadata_match.as_ref())?,
         idle_timeout: timeout(
             at.field("idle_timeout"),
             idle_timeout,
@@ -109,6 +116,7 @@ pub fn proxy(
 fn target(
     scope: &mut Scope<'_>,
     at: At<'_>,
+    metadata: Option<&Metadata>,
     specifier: &pb::tcp_proxy::ClusterSpecifier,
 ) -> Result<TcpTarget, CompileError> {
     use pb::tcp_proxy::ClusterSpecifier as Spec;
@@ -125,12 +133,18 @@ fn target(
                     weight,
                     metadata_match,
                 } = m;
-                unsupported!(at, metadata_match);
                 if *weight == 0 {
                     return at.field("weight").fail("must be above zero");
                 }
                 bound += u64::from(*weight);
-                Ok((bound, scope.clusters.refer(name)))
+                Ok(WeightedTcpCluster {
+                    bound,
+                    cluster: scope.clusters.refer(name),
+                    subset: match metadata_match {
+                        Some(_) => criteria(at, metadata, metadata_match.as_ref())?,
+                        None => None,
+                    },
+                })
             })?;
             if weighted.is_empty() {
                 return at.field("clusters").fail("is required");

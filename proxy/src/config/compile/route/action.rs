@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use xds_proto::envoy::config::core::v3::Metadata;
 use xds_proto::envoy::config::route::v3 as pb;
 
 use super::hash::hash_policy;
@@ -12,6 +13,7 @@ use super::retry::retry_policy;
 use super::rewrite::{host_rewrite, path_rewrite_of, redirect};
 use crate::config::compile::filter::rate_limit::rate_limits;
 use crate::config::compile::headers::{request_edits, response_edits};
+use crate::config::compile::lb_metadata::criteria;
 use crate::config::compile::matcher::header_name;
 use crate::config::compile::refs::ClusterNames;
 use crate::config::compile::support::{
@@ -144,7 +146,6 @@ fn forward(
     } = m;
     unsupported!(
         at,
-        metadata_match,
         path_rewrite_policy,
         path_rewrite,
         early_data_policy,
@@ -175,7 +176,7 @@ fn forward(
         None => inherited.retry.clone(),
     };
     Ok(RouteAction {
-        target: target(at, specifier, filters, clusters)?,
+        target: target(at, specifier, metadata_match.as_ref(), filters, clusters)?,
         cluster_not_found: not_found_code(at, *cluster_not_found_response_code)?,
         rewrite: path_rewrite_of(at, prefix_rewrite, regex_rewrite)?,
         host_rewrite: host_rewrite(at, host_rewrite_specifier)?,
@@ -189,6 +190,7 @@ fn forward(
         max_grpc_timeout: durations.grpc,
         retry,
         hash_policy: hash_policy(at, hash_rules)?,
+        subset: criteria(at, None, metadata_match.as_ref())?,
         upgrades: each(at, "upgrade_configs", upgrade_configs, upgrade)?,
         rate_limits: RouteRateLimits {
             own: rate_limits(at, own_rate_limits)?,
@@ -257,6 +259,7 @@ fn not_found_code(at: At<'_>, code: i32) -> Result<u16, CompileError> {
 fn target(
     at: At<'_>,
     specifier: &pb::route_action::ClusterSpecifier,
+    metadata: Option<&Metadata>,
     filters: OuterOverrides<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<ClusterSpecifier, CompileError> {
@@ -267,7 +270,13 @@ fn target(
         Spec::ClusterHeader(name) => {
             header_name(at.field("cluster_header"), name).map(ClusterSpecifier::ClusterHeader)
         }
-        Spec::WeightedClusters(m) => weighted(at.field("weighted_clusters"), m, filters, clusters),
+        Spec::WeightedClusters(m) => weighted(
+            at.field("weighted_clusters"),
+            m,
+            metadata,
+            filters,
+            clusters,
+        ),
         Spec::ClusterSpecifierPlugin(_) => at
             .field("cluster_specifier_plugin")
             .fail("is not supported by this proxy"),
@@ -280,6 +289,7 @@ fn target(
 fn weighted(
     at: At<'_>,
     m: &pb::WeightedCluster,
+    metadata: Option<&Metadata>,
     filters: OuterOverrides<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<ClusterSpecifier, CompileError> {
@@ -308,11 +318,15 @@ fn weighted(
             typed_per_filter_config,
             host_rewrite_specifier,
         } = m;
-        unsupported!(at, cluster_header, metadata_match);
+        unsupported!(at, cluster_header);
         total += u64::from(u32_opt(weight).unwrap_or(0));
         Ok(WeightedCluster {
             bound: total,
             cluster: clusters.refer(name),
+            subset: match metadata_match {
+                Some(_) => criteria(at, metadata, metadata_match.as_ref())?,
+                None => None,
+            },
             host_rewrite: host_rewrite_specifier.as_ref().map(|specifier| {
                 let pb::weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(
                     host,

@@ -22,7 +22,9 @@ const SLACK: Duration = Duration::from_secs(1);
 
 /// What became of the fetches that a request has waited for.
 #[derive(Default)]
-pub struct FetchedKeySets(Vec<(Arc<RemoteKeys>, Result<Arc<Jwks>, JwtStatus>)>);
+pub struct FetchedKeySets(Vec<FetchedKeySet>);
+
+type FetchedKeySet = (Arc<RemoteKeys>, Result<Arc<Jwks>, JwtStatus>);
 
 impl FetchedKeySets {
     /// `None`: it was not waited for.
