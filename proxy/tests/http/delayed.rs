@@ -43,7 +43,7 @@ async fn a_delay_ends_when_its_client_has_left() {
         drop(client);
         until_delayed(&active, 0, what).await;
         let seen = proxy.tap.recv().await.unwrap();
-        assert_eq!((seen.status, &*seen.flags), (0, "DC,DI"), "{what}");
+        assert_eq!((seen.status, &*seen.flags), (0, "DI,DC"), "{what}");
     }
 }
 
@@ -68,10 +68,10 @@ async fn a_delay_ends_with_its_stream_or_its_streams_connection() {
             until_delayed(&active, 1, what).await;
             let flags = if resets {
                 send.send_reset(h2::Reason::CANCEL);
-                "DR,DI"
+                "DI,DR"
             } else {
                 connection.abort();
-                "DC,DI"
+                "DI,DC"
             };
             until_delayed(&active, 0, what).await;
             let seen = proxy.tap.recv().await.unwrap();

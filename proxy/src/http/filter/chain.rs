@@ -54,6 +54,7 @@ impl Exchange<'_, '_> {
             }
             if std::mem::take(&mut self.info.filters.clears_route) {
                 route = self.plan()?;
+                self.info.filters.has_new_route = true;
                 if self.refuses_upgrade(route.as_deref(), framing) {
                     return Err(Failure::UpgradeRefused);
                 }

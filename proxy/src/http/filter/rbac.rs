@@ -124,7 +124,8 @@ fn route_by_now(
     if own.is_some_and(|own| Arc::ptr_eq(&own.table, &routes.table)) {
         return info.route.clone();
     }
-    let planned = plan::plan(routes, authority, head, info.filters.metadata(), info.draw).ok()?;
+    let metadata = info.filters.metadata_of_route();
+    let planned = plan::plan(routes, authority, head, metadata, info.draw).ok()?;
     Some(planned.route)
 }
 

@@ -291,7 +291,9 @@ impl StreamInfo {
         record.connection_id = self.downstream.id;
         // As in Envoy, an answer that is not gRPC's has the status that its own maps to.
         let of_http = || i32::from(grpc::status_of_http(self.code()));
-        record.grpc_status = self.grpc_status().or_else(|| self.is_grpc.then(of_http));
+        record.grpc_status = self
+            .grpc_status()
+            .or_else(|| (self.is_grpc && self.code() > 0).then(of_http));
         record.method = Some(self.request.method_name());
         record.path = Some(self.request.path_and_query());
         record.authority = Some(self.request.authority());

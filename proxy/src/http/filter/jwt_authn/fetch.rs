@@ -20,6 +20,9 @@ use crate::worker::Worker;
 /// What a request waits for beyond the longest that a fetch may take.
 const SLACK: Duration = Duration::from_secs(1);
 
+/// The keys, or why there are none.
+type FetchEnd = Result<Arc<Jwks>, JwtStatus>;
+
 /// What became of the fetches that a request has waited for.
 #[derive(Default)]
 pub struct FetchedKeySets(Vec<FetchedKeySet>);
@@ -28,7 +31,7 @@ type FetchedKeySet = (Arc<RemoteKeys>, Result<Arc<Jwks>, JwtStatus>);
 
 impl FetchedKeySets {
     /// `None`: it was not waited for.
-    pub fn of(&self, remote: &Arc<RemoteKeys>) -> Option<&Result<Arc<Jwks>, JwtStatus>> {
+    pub fn of(&self, remote: &Arc<RemoteKeys>) -> Option<&FetchEnd> {
         let found = self.0.iter().find(|(known, _)| Arc::ptr_eq(known, remote));
         found.map(|(_, fetched)| fetched)
     }
