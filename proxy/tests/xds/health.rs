@@ -15,7 +15,8 @@ use crate::ads::{
 use crate::ports::free_port;
 use crate::process::{Proxy, first_status, status};
 
-/// A server that answers checks as it is told, and requests with its own status.
+/// A server that answers health checks with 200 or 503, by `healthy`, and requests with the status that
+/// it was started with.
 struct Server {
     address: SocketAddr,
     healthy: Arc<AtomicBool>,

@@ -302,7 +302,7 @@ proptest! {
             }
             prop_assert_eq!(host.is_failed(), failed, "after result {}", index);
             prop_assert!(!host.health.get().is_awaited());
-            // Every change of what balancing reads is told.
+            // Every change of the flags that balancing reads is among the effects.
             prop_assert!(before == failed || transition == Changed);
             if let CheckResult::Passed { degraded } = result {
                 prop_assert_eq!(host.health.get().is_degraded(), degraded);

@@ -1,5 +1,5 @@
-//! A route's changes to the request sent upstream: path and host, after its header edits; and what the
-//! upstream is told of attempts and time.
+//! A route's changes to the request sent upstream: path and host, after its header edits; and the
+//! `x-envoy-` headers that carry the attempt count and the timeout.
 
 use std::time::Duration;
 

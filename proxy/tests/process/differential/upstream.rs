@@ -15,7 +15,8 @@ pub fn scripted() -> SocketAddr {
     upstream(serve)
 }
 
-/// An address that refuses connections: nobody else gets it while the listener's socket is bound.
+/// An address that refuses connections: a socket is bound to it, and does not listen, for as long as
+/// the descriptor is open.
 pub fn refusing() -> (SocketAddr, rustix::fd::OwnedFd) {
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();

@@ -202,9 +202,10 @@ impl Shared {
             }
             Step::SlowBody => {
                 let _ = tcp.write_all(b"HTTP/1.1 200 A\r\ntransfer-encoding: chunked\r\n\r\n");
-                while tcp.write_all(b"1\r\na\r\n").is_ok() {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
+                // Until the checker closes: reading ends then, and else once a chunk is due.
+                let pace = Duration::from_millis(5);
+                tcp.set_read_timeout(Some(pace)).unwrap();
+                while tcp.write_all(b"1\r\na\r\n").is_ok() && tcp.read(&mut [0]).is_err() {}
                 None
             }
         }

@@ -71,7 +71,7 @@ fn serve(tcp: TcpStream, healthy: &AtomicBool, leaving: &AtomicBool, checks: &At
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
-/// Who answers a request; `None`: nobody does.
+/// The endpoint that answers a request; `None`: the proxy itself does.
 fn from(side: &Side) -> Option<String> {
     let seen = side.ask(GET);
     let found = seen.headers.into_iter().find(|(name, _)| name == "x-from");
