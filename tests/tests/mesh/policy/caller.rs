@@ -16,6 +16,7 @@ use http::{Method, Request, Uri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::frames;
 use crate::traffic::within;
 
 /// Longer than anything here takes.
@@ -141,9 +142,16 @@ impl Caller {
             let sending = async {
                 match way {
                     Way::Mtls => {
-                        exchange(self.tls(self.app.port(), version.alpn()).await, bytes).await
+                        exchange(
+                            self.tls(self.app.port(), version.alpn()).await,
+                            version,
+                            bytes,
+                        )
+                        .await
                     }
-                    _ => exchange(TcpStream::connect(self.app).await.unwrap(), bytes).await,
+                    _ => {
+                        exchange(TcpStream::connect(self.app).await.unwrap(), version, bytes).await
+                    }
                 }
             };
             let sending = async { tokio::time::timeout(TIMEOUT, sending).await };
@@ -184,14 +192,25 @@ impl Caller {
     }
 }
 
-async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, bytes: &[u8]) -> Vec<u8> {
-    // The peer may refuse before it has read everything.
-    let sent = async {
-        stream.write_all(bytes).await?;
-        stream.shutdown().await
-    };
-    let _ = sent.await;
+/// Over HTTP/2 the caller stays until its requests are answered: the end of its bytes cancels them.
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    version: Version,
+    bytes: &[u8],
+) -> Vec<u8> {
     let mut answer = Vec::new();
+    // The peer may refuse before it has read everything.
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.flush().await;
+    if version == Version::Http2 {
+        let asked = frames::asked(bytes);
+        while !frames::are_answered(&asked, &answer) {
+            if !matches!(stream.read_buf(&mut answer).await, Ok(1..)) {
+                return answer;
+            }
+        }
+    }
+    let _ = stream.shutdown().await;
     let _ = stream.read_to_end(&mut answer).await;
     answer
 }

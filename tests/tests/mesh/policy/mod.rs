@@ -1,12 +1,13 @@
 //! What a policy was evaluated on is what the app receives, in a mesh as the control plane
 //! configures it: however a request is spelled, and by whichever way it comes.
 //!
-//! - `caller`: calls by every way in; `mirror`: the app, which shows what it got; `corpus`: the
+//! - `caller`: calls by every way in, with `frames`; `mirror`: the app, which shows what it got; `corpus`: the
 //!   fuzzer's inputs; `allowed`: an ALLOW policy
 
 mod allowed;
 mod caller;
 mod corpus;
+mod frames;
 mod mirror;
 
 use std::io::Read;
