@@ -33,6 +33,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 use self::entry::{AcceptedVersion, Entry};
+use self::publication::TakenChange;
 use self::stream::Streams;
 use super::message::{DiscoveryRequest, DiscoveryResponse, ProtocolVariant};
 use super::resource_type::{Key, ResourceType};
@@ -175,6 +176,10 @@ pub struct Cache<T> {
     changes: Vec<Change<T>>,
     /// The versions that `changes` replace, until the changes are published.
     replaced: BTreeMap<Key, AcceptedVersion>,
+    /// The keys of which a version is in force: what removals are about.
+    in_force: HashSet<Key>,
+    /// What the changes that were taken last make of that, until they are published.
+    taken: HashMap<Key, TakenChange>,
     answers: Vec<(Key, DemandResult)>,
     /// Keys whose dependencies may have arrived.
     dirty: VecDeque<Key>,
@@ -200,6 +205,8 @@ impl<T> Cache<T> {
             outbox: VecDeque::new(),
             changes: Vec::new(),
             replaced: BTreeMap::new(),
+            in_force: HashSet::new(),
+            taken: HashMap::new(),
             answers: Vec::new(),
             dirty: VecDeque::new(),
             timers: BTreeMap::new(),
@@ -293,11 +300,6 @@ impl<T> Cache<T> {
 
     pub fn next_request(&mut self) -> Option<DiscoveryRequest> {
         self.outbox.pop_front()
-    }
-
-    /// Steps towards the next snapshot; publish them together, then call [`Cache::published`].
-    pub fn take_changes(&mut self) -> Vec<Change<T>> {
-        std::mem::take(&mut self.changes)
     }
 
     /// Answers to [`Cache::want`], to be given after the changes were published.

@@ -95,8 +95,8 @@ fn interim_responses_wait_for_clients() {
     run_in_namespace("interim::endless_http2_in_a_namespace");
 }
 
-/// Sets the loopback interface up, and small socket buffers.
-fn prepare() {
+/// Sets the loopback interface of the namespace up, and small socket buffers.
+pub fn use_small_buffers() {
     let up = Command::new("ip")
         .args(["link", "set", "lo", "up"])
         .status();
@@ -110,7 +110,7 @@ fn prepare() {
 #[ignore = "run by interim_responses_wait_for_clients"]
 #[tokio::test(flavor = "multi_thread")]
 async fn http1_in_a_namespace() {
-    prepare();
+    use_small_buffers();
     let (_proxy, mut upstream, gated) = mesh().await;
     let mut client = Client::connect(gated.address).await;
     client.send(&get("/")).await;
@@ -126,7 +126,7 @@ async fn http1_in_a_namespace() {
 #[ignore = "run by interim_responses_wait_for_clients"]
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_in_a_namespace() {
-    prepare();
+    use_small_buffers();
     let (_proxy, mut upstream, gated) = mesh().await;
     let mut client = h2_client(gated.address).await;
     let request = http::Request::get("http://shop/").body(()).unwrap();
@@ -148,7 +148,7 @@ async fn http2_in_a_namespace() {
 #[ignore = "run by interim_responses_wait_for_clients"]
 #[tokio::test(flavor = "multi_thread")]
 async fn endless_http1_in_a_namespace() {
-    prepare();
+    use_small_buffers();
     let endless = listen(|mut tcp, _| async move {
         let link = "h".repeat(HEAD);
         let hints = format!("HTTP/1.1 103 Early Hints\r\nlink: {link}\r\n\r\n");
@@ -216,7 +216,7 @@ async fn ask1(address: SocketAddr) -> Box<dyn Any> {
 #[ignore = "run by interim_responses_wait_for_clients"]
 #[tokio::test(flavor = "multi_thread")]
 async fn endless_http2_in_a_namespace() {
-    prepare();
+    use_small_buffers();
     // Too many in number, and before that too many bytes to wait for the client.
     for (version, fields, limit) in [
         (1, 9, COUNT + 1..2 * COUNT),

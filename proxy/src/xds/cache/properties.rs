@@ -106,11 +106,7 @@ fn run(config: Config, steps: Vec<Step>) {
                     assert!(!body.ends_with("bad"), "{body}");
                     force.insert(key, body);
                 }
-                // It may be of what was refused in this turn, and then never was in force: only what
-                // was refused before it referred to it.
-                Change::Remove(key) => {
-                    force.remove(&key);
-                }
+                Change::Remove(key) => assert!(force.remove(&key).is_some(), "{key} twice"),
             }
         }
         while rig.cache.next_request().is_some() {}

@@ -90,3 +90,14 @@ fn a_resource_that_cannot_be_published_is_answered_as_absent() {
     let known = rig.want(ResourceType::Listener, "x");
     assert_eq!(known, Some(DemandResult::Absent));
 }
+
+#[test]
+fn what_only_a_refused_resource_refers_to_is_not_removed_when_it_is_refused_too() {
+    let mut rig = Rig::connected(named());
+    let listener = "inbound c:d unpublishable";
+    rig.delta(ResourceType::Listener, &[listener], &[]);
+    rig.delta(ResourceType::Cluster, &["d e:x unpublishable"], &[]);
+    // The cluster does without its endpoints from then on, and the listener has its cluster.
+    rig.pass(15);
+    assert_eq!(rig.changes(), [""; 0], "neither was in force");
+}
