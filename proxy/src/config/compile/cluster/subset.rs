@@ -15,11 +15,18 @@ pub fn old(
     at: At<'_>,
     m: &Option<pb::LbSubsetConfig>,
 ) -> Result<Option<SubsetSettings>, CompileError> {
+    match m {
+        Some(m) => Ok(finished(settings(at.field("lb_subset_config"), m)?)),
+        None => Ok(None),
+    }
+}
+
+fn settings(at: At<'_>, m: &pb::LbSubsetConfig) -> Result<SubsetSettings, CompileError> {
     use pb::lb_subset_config::{
         LbSubsetFallbackPolicy as Fallback, LbSubsetMetadataFallbackPolicy as MetadataFallback,
         LbSubsetSelector, lb_subset_selector::LbSubsetSelectorFallbackPolicy as OfSelector,
     };
-    let Some(pb::LbSubsetConfig {
+    let pb::LbSubsetConfig {
         fallback_policy,
         default_subset,
         subset_selectors,
@@ -28,74 +35,6 @@ pub fn old(
         panic_mode_any,
         list_as_any,
         metadata_fallback_policy,
-    }) = m
-    else {
-        return Ok(None);
-    };
-    let at = at.field("lb_subset_config");
-    let selectors = each(at, "subset_selectors", subset_selectors, |at, m| {
-        let LbSubsetSelector {
-            keys,
-            single_host_per_subset,
-            fallback_policy,
-            fallback_keys_subset,
-        } = m;
-        let fallback = match known(at.field("fallback_policy"), *fallback_policy)? {
-            OfSelector::NotDefined => None,
-            OfSelector::NoFallback => Some(SelectorFallback::None),
-            OfSelector::AnyEndpoint => Some(SelectorFallback::AnyEndpoint),
-            OfSelector::DefaultSubset => Some(SelectorFallback::DefaultSubset),
-            OfSelector::KeysSubset => Some(SelectorFallback::Keys(sorted(fallback_keys_subset))),
-        };
-        selector(
-            at,
-            keys,
-            *single_host_per_subset,
-            fallback,
-            fallback_keys_subset,
-        )
-    })?;
-    let settings = SubsetSettings {
-        selectors,
-        fallback: match known(at.field("fallback_policy"), *fallback_policy)? {
-            Fallback::NoFallback => SubsetFallback::None,
-            Fallback::AnyEndpoint => SubsetFallback::AnyEndpoint,
-            Fallback::DefaultSubset => SubsetFallback::DefaultSubset,
-        },
-        default_subset: default_of(at, default_subset)?,
-        locality_weight_aware: *locality_weight_aware,
-        scale_locality_weight: *scale_locality_weight,
-        panic_mode_any: *panic_mode_any,
-        list_as_any: *list_as_any,
-        allow_redundant_keys: false,
-        metadata_fallback: match known(
-            at.field("metadata_fallback_policy"),
-            *metadata_fallback_policy,
-        )? {
-            MetadataFallback::MetadataNoFallback => false,
-            MetadataFallback::FallbackList => true,
-        },
-    };
-    Ok(finished(settings))
-}
-
-/// envoy.extensions.load_balancing_policies.subset.v3.Subset.
-pub fn typed(at: At<'_>, m: &typed::Subset, depth: u32) -> Result<Balancing, CompileError> {
-    use typed::subset::{
-        LbSubsetFallbackPolicy as Fallback, LbSubsetMetadataFallbackPolicy as MetadataFallback,
-        LbSubsetSelector, lb_subset_selector::LbSubsetSelectorFallbackPolicy as OfSelector,
-    };
-    let typed::Subset {
-        fallback_policy,
-        default_subset,
-        subset_selectors,
-        allow_redundant_keys,
-        locality_weight_aware,
-        scale_locality_weight,
-        panic_mode_any,
-        list_as_any,
-        metadata_fallback_policy,
-        subset_lb_policy,
     } = m;
     let selectors = each(at, "subset_selectors", subset_selectors, |at, m| {
         let LbSubsetSelector {
@@ -119,7 +58,7 @@ pub fn typed(at: At<'_>, m: &typed::Subset, depth: u32) -> Result<Balancing, Com
             fallback_keys_subset,
         )
     })?;
-    let settings = SubsetSettings {
+    Ok(SubsetSettings {
         selectors,
         fallback: match known(at.field("fallback_policy"), *fallback_policy)? {
             Fallback::NoFallback => SubsetFallback::None,
@@ -131,7 +70,7 @@ pub fn typed(at: At<'_>, m: &typed::Subset, depth: u32) -> Result<Balancing, Com
         scale_locality_weight: *scale_locality_weight,
         panic_mode_any: *panic_mode_any,
         list_as_any: *list_as_any,
-        allow_redundant_keys: *allow_redundant_keys,
+        allow_redundant_keys: false,
         metadata_fallback: match known(
             at.field("metadata_fallback_policy"),
             *metadata_fallback_policy,
@@ -139,7 +78,35 @@ pub fn typed(at: At<'_>, m: &typed::Subset, depth: u32) -> Result<Balancing, Com
             MetadataFallback::MetadataNoFallback => false,
             MetadataFallback::FallbackList => true,
         },
+    })
+}
+
+/// envoy.extensions.load_balancing_policies.subset.v3.Subset.
+pub fn typed(at: At<'_>, m: &typed::Subset, depth: u32) -> Result<Balancing, CompileError> {
+    let typed::Subset {
+        fallback_policy,
+        default_subset,
+        subset_selectors,
+        allow_redundant_keys,
+        locality_weight_aware,
+        scale_locality_weight,
+        panic_mode_any,
+        list_as_any,
+        metadata_fallback_policy,
+        subset_lb_policy,
+    } = m;
+    let same = pb::LbSubsetConfig {
+        fallback_policy: *fallback_policy,
+        default_subset: default_subset.clone(),
+        subset_selectors: subset_selectors.iter().map(old_selector).collect(),
+        locality_weight_aware: *locality_weight_aware,
+        scale_locality_weight: *scale_locality_weight,
+        panic_mode_any: *panic_mode_any,
+        list_as_any: *list_as_any,
+        metadata_fallback_policy: *metadata_fallback_policy,
     };
+    let mut settings = settings(at, &same)?;
+    settings.allow_redundant_keys = *allow_redundant_keys;
     let child = child(at.field("subset_lb_policy"), subset_lb_policy, depth)?;
     if child.subsets.is_some() {
         return at
@@ -164,6 +131,22 @@ fn sorted(keys: &[String]) -> Vec<Box<str>> {
     keys.sort();
     keys.dedup();
     keys
+}
+
+/// The same in the old form, whose numbers of policies are the same.
+fn old_selector(m: &typed::subset::LbSubsetSelector) -> pb::lb_subset_config::LbSubsetSelector {
+    let typed::subset::LbSubsetSelector {
+        keys,
+        single_host_per_subset,
+        fallback_policy,
+        fallback_keys_subset,
+    } = m;
+    pb::lb_subset_config::LbSubsetSelector {
+        keys: keys.clone(),
+        single_host_per_subset: *single_host_per_subset,
+        fallback_policy: *fallback_policy,
+        fallback_keys_subset: fallback_keys_subset.clone(),
+    }
 }
 
 fn selector(

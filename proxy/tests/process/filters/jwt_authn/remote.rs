@@ -100,8 +100,9 @@ fn keys_are_fetched_ahead_and_again_after_a_failure() {
         json!({"retry_policy": {"num_retries": 2, "retry_back_off": {"base_interval": "0.02s"}}}),
     ] {
         let is_ahead = more.get("async_fetch").is_some();
-        for start in [Side::anyam, Side::envoy] {
+        for is_ours in [true, false] {
             let (keys, count) = key_server(&issuer);
+            let start = if is_ours { Side::anyam } else { Side::envoy };
             let side = start(
                 &remote_scenario(remote(more.clone()), keys),
                 upstream.address,
@@ -113,8 +114,9 @@ fn keys_are_fetched_ahead_and_again_after_a_failure() {
                 });
             }
             assert_eq!(side.ask(&get("/", &token)).status, 200);
-            // A request that comes before the keys may call for a fetch of its own.
-            assert!(count.load(SeqCst) >= 2);
+            let fetched = count.load(SeqCst);
+            // Envoy fetches once more at times.
+            assert!(fetched == 2 || !is_ours, "{fetched}");
         }
     }
 }
