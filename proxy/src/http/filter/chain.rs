@@ -12,7 +12,7 @@ use crate::http::request::error::Failure;
 use crate::http::request::handle::Exchange;
 use crate::http::request::headers::HeadSide;
 use crate::http::request::local_reply::Reply;
-use crate::http::request::stream_info::StreamInfo;
+use crate::http::request::stream_info::{RouteChoice, StreamInfo};
 
 /// One filter of a request's chain.
 struct FilterStep<'a> {
@@ -52,9 +52,9 @@ impl Exchange<'_, '_> {
             if reply.is_some() {
                 return Ok(reply);
             }
-            if std::mem::take(&mut self.info.filters.clears_route) {
+            if self.info.route_choice == RouteChoice::Cleared {
                 route = self.plan()?;
-                self.info.filters.has_new_route = true;
+                self.info.route_choice = RouteChoice::AfterFilters;
                 if self.refuses_upgrade(route.as_deref(), framing) {
                     return Err(Failure::UpgradeRefused);
                 }

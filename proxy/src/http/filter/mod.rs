@@ -56,10 +56,6 @@ pub struct StreamFilters {
     pub request_body: Option<Box<BodyFilters>>,
     /// The same for the response's.
     pub response_body: Option<Box<BodyFilters>>,
-    /// A filter has changed what routes match on: the route is to be chosen again.
-    clears_route: bool,
-    /// It was, and by what filters had set.
-    has_new_route: bool,
 }
 
 /// State that a filter keeps for a stream.
@@ -103,11 +99,6 @@ impl StreamFilters {
 
     pub fn metadata(&self) -> Option<&Metadata> {
         self.metadata.as_deref()
-    }
-
-    /// What the request's route was chosen by.
-    pub(super) fn metadata_of_route(&self) -> Option<&Metadata> {
-        self.metadata().filter(|_| self.has_new_route)
     }
 
     /// Whether the response's body is changed, and so has an unknown length.

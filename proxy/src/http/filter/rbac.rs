@@ -8,7 +8,7 @@ use crate::config::policy::Rbac;
 use crate::config::route::Route;
 use crate::http::connection::conn::{Conn, Resolved};
 use crate::http::request::error::Failure;
-use crate::http::request::stream_info::{AuthorisedHead, Downstream, StreamInfo};
+use crate::http::request::stream_info::{AuthorisedHead, Downstream, RouteChoice, StreamInfo};
 use crate::http::request::{plan, target};
 use crate::matcher::HeaderName;
 use crate::message::head::{Head, HeaderId};
@@ -124,7 +124,8 @@ fn route_by_now(
     if own.is_some_and(|own| Arc::ptr_eq(&own.table, &routes.table)) {
         return info.route.clone();
     }
-    let metadata = info.filters.metadata_of_route();
+    let by_metadata = info.route_choice == RouteChoice::AfterFilters;
+    let metadata = info.filters.metadata().filter(|_| by_metadata);
     let planned = plan::plan(routes, authority, head, metadata, info.draw).ok()?;
     Some(planned.route)
 }

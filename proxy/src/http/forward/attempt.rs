@@ -43,7 +43,7 @@ pub struct Attempts<'a, 'd> {
     pub conn: &'a Conn,
     pub info: &'a mut StreamInfo,
     pub down: &'a mut DownstreamIo<'d>,
-    pub(super) plan: ForwardPlan<'a>,
+    pub(in crate::http) plan: ForwardPlan<'a>,
     pub upload: Upload,
     pub(super) clocks: Clocks<'a>,
     /// Endpoints of earlier attempts.
@@ -186,7 +186,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
                 original_dst: self.info.downstream.original_dst,
                 hash: self.plan.hash,
                 session: session.map(|(endpoint, _)| endpoint),
-                subset: self.plan.subset,
+                subset: self.plan.subset(),
             },
             &mut fastrand::Rng::new(),
         );

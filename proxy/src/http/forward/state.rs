@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use super::pump::RequestPump;
 use super::upgrade;
 use crate::config::balancing::SubsetCriteria;
-use crate::config::route::RouteAction;
+use crate::config::route::{RouteAction, WeightedCluster};
 use crate::http::h1::{Framing, TunnelRequest};
 use crate::http::request::deadline::Deadlines;
 use crate::http::request::stream_info::StreamInfo;
-use crate::http::request::timeout;
+use crate::http::request::{plan, timeout};
 use crate::upstream::cluster::Cluster;
 
 /// What is sent, and where; the same for all attempts.
@@ -20,8 +20,8 @@ pub struct ForwardPlan<'a> {
     pub framing: Framing,
     /// By which an endpoint is chosen, where the cluster balances by hash.
     pub(super) hash: Option<u64>,
-    /// What it asks of the endpoint's metadata, where the cluster has subsets.
-    pub subset: Option<&'a Arc<SubsetCriteria>>,
+    /// Of the route's clusters, where it chooses among several by weight.
+    pub weighted: Option<&'a WeightedCluster>,
     /// The request is an upgrade, which begins after its body.
     pub(super) upgrade_follows_body: bool,
     /// The upstream sees the number of the attempt.
@@ -32,19 +32,24 @@ impl<'a> ForwardPlan<'a> {
     pub fn new(
         info: &StreamInfo,
         framing: Framing,
-        action: &'a RouteAction,
+        (action, weighted): (&'a RouteAction, Option<&'a WeightedCluster>),
         cluster: Arc<Cluster>,
         hash: Option<u64>,
     ) -> Self {
         Self {
             hash,
-            subset: None,
+            weighted,
             upgrade_follows_body: upgrade::follows_body(&info.request, &framing),
             counts_attempts: info.virtual_host().is_some_and(|h| h.include_attempt_count),
             action,
             cluster,
             framing,
         }
+    }
+
+    /// What is asked of the endpoint's metadata, where the cluster has subsets.
+    pub fn subset(&self) -> Option<&'a Arc<SubsetCriteria>> {
+        plan::subset(self.action, self.weighted)
     }
 }
 

@@ -281,8 +281,8 @@ impl Exchange<'_, '_> {
         let deadlines = Deadlines::of_stream(self.timer, &self.info, idle);
         let (received, filters) = (self.body.take(), self.info.filters.request_body.take());
         let (conn, info, down) = (self.conn, &mut self.info, &mut *self.down);
-        let mut plan = ForwardPlan::new(info, framing, forward, cluster.clone(), hash);
-        plan.subset = plan::subset(forward, weighted);
+        let action = (forward, weighted);
+        let plan = ForwardPlan::new(info, framing, action, cluster.clone(), hash);
         let mut attempts = Attempts::new(conn, info, down, plan, deadlines);
         match received {
             Some(body) => attempts.upload.pump = RequestPump::received(*body, filters),
@@ -291,8 +291,9 @@ impl Exchange<'_, '_> {
         attempts.mirror(&routes.clusters);
         let (mut answer, permit) = attempts.run().await?;
 
-        let length =
-            response::finish_upstream(attempts.info, &answer.framing, weighted, &conn.worker.date);
+        let (framing, weighted) = (&answer.framing, attempts.plan.weighted);
+        let date = &conn.worker.date;
+        let length = response::finish_upstream(attempts.info, framing, weighted, date);
         self.started = true;
         let endpoint = attempts.info.endpoint.as_deref();
         if endpoint.is_some_and(|endpoint| endpoint.health == HealthStatus::Draining) {

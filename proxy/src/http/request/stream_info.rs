@@ -113,6 +113,7 @@ pub struct StreamInfo {
     pub denied: bool,
     /// The response was made here.
     pub local_reply: bool,
+    pub route_choice: RouteChoice,
 
     pub route_config: Option<Arc<RouteConfig>>,
     /// Index into the route configuration's virtual hosts.
@@ -136,6 +137,18 @@ pub struct StreamInfo {
     /// ([`Resolved::rules_version`](crate::http::connection::conn::Resolved)).
     pub authorised_by: Cell<u64>,
     pub authorised: AuthorisedHead,
+}
+
+/// By what the request's route was chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RouteChoice {
+    /// Before filters ran.
+    #[default]
+    BeforeFilters,
+    /// A filter has changed what routes match on (`clear_route_cache`): it is to be chosen again.
+    Cleared,
+    /// Again, also by the metadata that filters had set.
+    AfterFilters,
 }
 
 /// The request's head as the RBAC filters evaluated it: newer policies are evaluated on the same
@@ -180,6 +193,7 @@ impl StreamInfo {
             details: Cow::Borrowed(""),
             denied: false,
             local_reply: false,
+            route_choice: RouteChoice::default(),
             route_config: None,
             virtual_host: None,
             route: None,

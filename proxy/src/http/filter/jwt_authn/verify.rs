@@ -13,7 +13,7 @@ use crate::config::filter::{
     Allowance, JwtAuthn, JwtProvider, JwtRequirement, RequirementKind, TokenLocations,
 };
 use crate::http::request::local_reply::Reply;
-use crate::http::request::stream_info::StreamInfo;
+use crate::http::request::stream_info::{RouteChoice, StreamInfo};
 use crate::jwt::JwtStatus;
 use crate::matcher::HeaderName;
 use crate::message::head::Heads;
@@ -59,7 +59,9 @@ pub fn verify(
         return Some(refuse_claim(own, &header.name, info));
     }
     own.metrics.allowed.inc();
-    info.filters.clears_route |= clears_route;
+    if clears_route {
+        info.route_choice = RouteChoice::Cleared;
+    }
     None
 }
 
